@@ -1,0 +1,103 @@
+//! What a poll returns.
+
+use crate::{
+    format::{
+        body::Records,
+        frame::{self, Frame},
+    },
+    log::{Cursor, Gap, Span},
+    offset::Offset,
+    record::RecordRef,
+};
+
+/// Records of one poll, borrowed from the reader, in order; and the gaps before or between them.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    cursor: &'a Cursor,
+    /// The first offset to deliver: the first frame may begin below it.
+    from: Offset,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(cursor: &'a Cursor, from: Offset) -> Self {
+        Self { cursor, from }
+    }
+
+    /// The records.
+    pub fn iter(&self) -> Iter<'a> {
+        Iter {
+            cursor: self.cursor,
+            from: self.from,
+            spans: self.cursor.spans().iter(),
+            records: None,
+        }
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        let of_span = |span: &Span| {
+            let skipped = self.from.since(span.first);
+            u64::from(span.count).saturating_sub(skipped)
+        };
+        let records: u64 = self.cursor.spans().iter().map(of_span).sum();
+        usize::try_from(records).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there are no records. There may still be [gaps](Batch::gaps).
+    pub fn is_empty(&self) -> bool {
+        self.cursor.spans().is_empty()
+    }
+
+    /// Offsets up to the reader's position that have no record any more, in order. They are told
+    /// again, after a restart, until a commit has passed them.
+    pub fn gaps(&self) -> &'a [Gap] {
+        self.cursor.gaps()
+    }
+}
+
+impl<'a> IntoIterator for &Batch<'a> {
+    type Item = RecordRef<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for Batch<'a> {
+    type Item = RecordRef<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The records of a [`Batch`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    cursor: &'a Cursor,
+    from: Offset,
+    spans: std::slice::Iter<'a, Span>,
+    records: Option<Records<'a>>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = RecordRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        loop {
+            if let Some(records) = &mut self.records {
+                for record in records.by_ref() {
+                    if record.offset.is_some_and(|offset| offset >= self.from) {
+                        return Some(record);
+                    }
+                }
+            }
+            let span = self.spans.next()?;
+            let frame: Frame<'a> = frame::trusted(self.cursor.bytes(span))?;
+            self.records = Some(Records::new(&frame, span.first, span.count));
+        }
+    }
+}

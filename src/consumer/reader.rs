@@ -1,0 +1,282 @@
+//! Reading without a group.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{Start, batch::Batch, check_offset};
+use crate::{
+    error::{Error, Result},
+    fs::SyncKind,
+    handle::LogHandle,
+    log::{Cursor, Limits, ReadOnly, Source, sync_kind},
+    offset::Offset,
+};
+
+const MAX_POLL_RECORDS: usize = 1_000;
+const MAX_POLL_BYTES: usize = 1 << 20;
+
+/// The log that is read.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    Live(Arc<LogHandle>),
+    ReadOnly(Arc<ReadOnly>),
+}
+
+/// A reader of a log that is open for writing in this process.
+pub(crate) fn reader_of(log: &Arc<LogHandle>) -> ReaderBuilder {
+    ReaderBuilder::new(Origin::Live(Arc::clone(log)))
+}
+
+/// A reader of a log that was opened read-only.
+pub(crate) fn reader_of_read_only(log: &Arc<ReadOnly>) -> ReaderBuilder {
+    ReaderBuilder::new(Origin::ReadOnly(Arc::clone(log)))
+}
+
+/// Where group files are.
+pub(crate) struct GroupSite {
+    pub(crate) dir: PathBuf,
+    pub(crate) log_id: u64,
+    pub(crate) sync: Option<SyncKind>,
+}
+
+/// Builds a [`Reader`]; from [`Log::reader`](crate::Log::reader) or
+/// [`ReadOnlyLog::reader`](crate::ReadOnlyLog::reader).
+#[derive(Debug)]
+#[must_use]
+pub struct ReaderBuilder {
+    origin: Origin,
+    start: Start,
+    max_poll_records: usize,
+    max_poll_bytes: usize,
+    durable_only: bool,
+}
+
+/// A builder's log and start.
+pub(crate) struct Parts {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) start: Start,
+    origin: Origin,
+}
+
+impl ReaderBuilder {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            start: Start::default(),
+            max_poll_records: MAX_POLL_RECORDS,
+            max_poll_bytes: MAX_POLL_BYTES,
+            durable_only: false,
+        }
+    }
+
+    /// Where to start; by default at the earliest record.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Most records that one poll returns; by default 1,000. A batch that was sent as one is
+    /// never split, so there may be more.
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.max_poll_records = records;
+        self
+    }
+
+    /// Most bytes that one poll returns; by default 1 MiB. One record, or batch, is returned
+    /// however large it is.
+    pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
+        self.max_poll_bytes = bytes;
+        self
+    }
+
+    /// Hides records that a power cut could still take back; by default they are seen once they
+    /// are written.
+    pub fn durable_only(mut self, durable_only: bool) -> Self {
+        self.durable_only = durable_only;
+        self
+    }
+
+    /// The reader.
+    ///
+    /// # Errors
+    ///
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange),
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a limit of 0,
+    /// [`Closed`](crate::ErrorKind::Closed), [`Io`](crate::ErrorKind::Io).
+    pub fn build(self) -> Result<Reader> {
+        let parts = self.parts();
+        let at = parts.start.resolve(&parts.source, parts.end()?)?;
+        self.build_at(at)
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        let source: Arc<dyn Source> = match &self.origin {
+            Origin::Live(log) => log.shared(),
+            Origin::ReadOnly(log) => Arc::<ReadOnly>::clone(log),
+        };
+        Parts { source, start: self.start, origin: self.origin.clone() }
+    }
+
+    pub(crate) fn build_at(self, position: Offset) -> Result<Reader> {
+        for (name, limit) in [
+            ("max_poll_records", self.max_poll_records),
+            ("max_poll_bytes", self.max_poll_bytes),
+        ] {
+            if limit == 0 {
+                return Err(Error::option(name, "must be at least 1"));
+            }
+        }
+        let parts = self.parts();
+        Ok(Reader {
+            cursor: Cursor::new(parts.source, position),
+            origin: parts.origin,
+            max_poll_records: self.max_poll_records,
+            max_poll_bytes: self.max_poll_bytes,
+            durable_only: self.durable_only,
+        })
+    }
+}
+
+impl Parts {
+    pub(crate) fn end(&self) -> Result<Offset> {
+        self.origin.end()
+    }
+
+    pub(crate) fn group_site(&self) -> GroupSite {
+        match &self.origin {
+            Origin::Live(log) => GroupSite {
+                dir: log.site.dir.clone(),
+                log_id: log.id,
+                sync: log.sync_kind(),
+            },
+            Origin::ReadOnly(log) => GroupSite {
+                dir: log.dir.clone(),
+                log_id: log.meta.id,
+                sync: sync_kind(log.config.fsync),
+            },
+        }
+    }
+}
+
+impl Origin {
+    fn end(&self) -> Result<Offset> {
+        match self {
+            Self::Live(log) => {
+                log.check_open()?;
+                Ok(log.end())
+            }
+            Self::ReadOnly(log) => log.find_end(),
+        }
+    }
+}
+
+/// Reads a log in order, from any offset, without a group.
+///
+/// ```
+/// use std::time::Duration;
+/// use duralog::{Log, Offset, Record, Start};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path())?;
+/// log.producer().build()?.send_batch([Record::new("a"), Record::new("b")])?.wait()?;
+///
+/// let mut reader = log.reader().start(Start::At(Offset::new(1))).build()?;
+/// let batch = reader.poll(Duration::ZERO)?;
+/// let values: Vec<_> = batch.iter().filter_map(|record| record.value()).collect();
+/// assert_eq!(values, [b"b"]);
+/// # drop(reader);
+/// # log.close()?;
+/// # Ok::<(), duralog::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    cursor: Cursor,
+    origin: Origin,
+    max_poll_records: usize,
+    max_poll_bytes: usize,
+    durable_only: bool,
+}
+
+impl Reader {
+    /// Waits up to `timeout` for records, and returns those there are, borrowed. Returns at once
+    /// if there are any, or a [gap](Batch::gaps); an empty batch when the time is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io), [`UnsupportedVersion`](crate::ErrorKind::UnsupportedVersion);
+    /// [`SyncFailed`](crate::ErrorKind::SyncFailed) above the durable offset of a log that is
+    /// latched; [`Closed`](crate::ErrorKind::Closed). The position is as before.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
+        let source = Arc::clone(self.cursor.source());
+        let mut until = None;
+        loop {
+            let from = self.cursor.advance(self.limits()?)?;
+            if !self.cursor.spans().is_empty() || !self.cursor.gaps().is_empty() {
+                return Ok(Batch::new(&self.cursor, from));
+            }
+            let now = source.host().monotonic();
+            let until = *until.get_or_insert_with(|| now.saturating_add(timeout));
+            if timeout.is_zero() || now >= until {
+                // On a latched log, what is above the durable offset is an error, not an end.
+                source.check_below(self.cursor.position().next())?;
+                return Ok(Batch::new(&self.cursor, from));
+            }
+            if self.durable_only {
+                source.wait_durable(self.cursor.position(), until)?;
+            } else {
+                source.wait(self.cursor.position(), until)?;
+            }
+        }
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        let source = self.cursor.source();
+        let mut end = source.visible_end()?;
+        if self.durable_only {
+            end = end.min(source.durable()?);
+        }
+        Ok(Limits { records: self.max_poll_records, bytes: self.max_poll_bytes, end })
+    }
+
+    /// Goes on at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Io`](crate::ErrorKind::Io);
+    /// the position is as before.
+    pub fn seek(&mut self, offset: Offset) -> Result<()> {
+        check_offset(offset, self.log_start(), self.end()?)?;
+        self.cursor.seek(offset);
+        Ok(())
+    }
+
+    /// The offset that the next poll starts at.
+    pub fn position(&self) -> Offset {
+        self.cursor.position()
+    }
+
+    /// How many offsets lie between the position and the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    pub fn lag(&self) -> Result<u64> {
+        Ok(self.end()?.since(self.position()))
+    }
+
+    pub(crate) fn end(&self) -> Result<Offset> {
+        self.origin.end()
+    }
+
+    pub(crate) fn log_start(&self) -> Offset {
+        self.cursor.source().start()
+    }
+
+    pub(crate) fn source(&self) -> &Arc<dyn Source> {
+        self.cursor.source()
+    }
+
+    /// Whether `offset` may be committed: the log is open, and not latched below it.
+    pub(crate) fn check_commit(&self, offset: Offset) -> Result<()> {
+        self.cursor.source().check_below(offset)
+    }
+}

@@ -1,0 +1,246 @@
+//! What stands in a frame behind its header: records. The layout is in the [text](super).
+
+use super::{
+    frame::{Frame, PLAIN},
+    wire::{Reader, Writer, counted_len, varint_len},
+};
+use crate::{
+    error::DecodeError,
+    offset::Offset,
+    record::{AsRecord, Headers, RecordRef, Timestamp},
+};
+
+const KEY: u8 = 1 << 0;
+const VALUE: u8 = 1 << 1;
+const HEADERS: u8 = 1 << 2;
+const TIMESTAMP: u8 = 1 << 3;
+const KNOWN: u8 = KEY | VALUE | HEADERS | TIMESTAMP;
+
+/// Something that can be a frame's body. Measured before the append lock is taken, written under
+/// it.
+pub(crate) trait FrameBody {
+    /// Attribute bits that tell a reader what the body is.
+    fn attributes(&self) -> u16;
+    /// How many offsets it takes.
+    fn count(&self) -> u64;
+    /// Its length in bytes.
+    fn len(&self) -> usize;
+    /// Writes exactly [`len`](FrameBody::len) bytes.
+    fn write(&self, writer: &mut Writer<'_>);
+}
+
+/// The body of one record with nothing but a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainBody<'a>(pub(crate) &'a [u8]);
+
+impl FrameBody for PlainBody<'_> {
+    fn attributes(&self) -> u16 {
+        PLAIN
+    }
+
+    fn count(&self) -> u64 {
+        1
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.bytes(self.0);
+    }
+}
+
+/// The body of any number of any records.
+#[derive(Debug)]
+pub(crate) struct RecordsBody<'a, R> {
+    records: &'a [R],
+    len: usize,
+}
+
+impl<'a, R: AsRecord> RecordsBody<'a, R> {
+    pub(crate) fn new(records: &'a [R]) -> Self {
+        let len = varint_len(records.len() as u64)
+            + records.iter().map(|record| record_len(&record.as_record())).sum::<usize>();
+        Self { records, len }
+    }
+}
+
+impl<R: AsRecord> FrameBody for RecordsBody<'_, R> {
+    fn attributes(&self) -> u16 {
+        0
+    }
+
+    fn count(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.varint(self.records.len() as u64);
+        for record in self.records {
+            write_record(writer, &record.as_record());
+        }
+    }
+}
+
+/// Bytes that `record` takes in a body.
+pub(crate) fn record_len(record: &RecordRef<'_>) -> usize {
+    let mut len = 1;
+    len += record.key.map_or(0, counted_len);
+    len += record.value.map_or(0, counted_len);
+    len += record.timestamp.map_or(0, |_| size_of::<i64>());
+    if !record.headers.is_empty() {
+        len += varint_len(record.headers.len() as u64);
+        len += record
+            .headers
+            .map(|(name, value)| counted_len(name.as_bytes()) + counted_len(value))
+            .sum::<usize>();
+    }
+    len
+}
+
+fn write_record(writer: &mut Writer<'_>, record: &RecordRef<'_>) {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    writer.u8(flag(record.key.is_some(), KEY)
+        | flag(record.value.is_some(), VALUE)
+        | flag(!record.headers.is_empty(), HEADERS)
+        | flag(record.timestamp.is_some(), TIMESTAMP));
+    if let Some(key) = record.key {
+        writer.counted(key);
+    }
+    if let Some(value) = record.value {
+        writer.counted(value);
+    }
+    if let Some(timestamp) = record.timestamp {
+        writer.i64(timestamp.as_millis());
+    }
+    if !record.headers.is_empty() {
+        writer.varint(record.headers.len() as u64);
+        for (name, value) in record.headers {
+            writer.counted(name.as_bytes());
+            writer.counted(value);
+        }
+    }
+}
+
+fn read_record<'a>(reader: &mut Reader<'a>) -> Result<RecordRef<'a>, DecodeError> {
+    let flags = reader.u8()?;
+    if flags & !KNOWN != 0 {
+        return Err(DecodeError::Field { field: "record flags" });
+    }
+    let key = if flags & KEY == 0 { None } else { Some(reader.counted()?) };
+    let value = if flags & VALUE == 0 { None } else { Some(reader.counted()?) };
+    let timestamp =
+        if flags & TIMESTAMP == 0 { None } else { Some(Timestamp::from_millis(reader.i64()?)) };
+    let headers = if flags & HEADERS == 0 {
+        Headers::default()
+    } else {
+        Headers::encoded(EncodedHeaders::read(reader)?)
+    };
+    Ok(RecordRef { offset: None, append_time: Timestamp::default(), key, value, headers, timestamp })
+}
+
+/// Headers as they stand in a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EncodedHeaders<'a> {
+    reader: Reader<'a>,
+    left: usize,
+}
+
+impl<'a> EncodedHeaders<'a> {
+    /// Checks the headers at the front of `reader`, and leaves it behind them.
+    fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let length = reader.varint()?;
+        // A header takes two bytes at least, so more than this is no count of headers.
+        let left = usize::try_from(length)
+            .ok()
+            .filter(|&count| count > 0 && count <= reader.rest().len() / 2)
+            .ok_or(DecodeError::Length { length })?;
+        let headers = Self { reader: *reader, left };
+        for _ in 0..left {
+            let name = reader.counted()?;
+            std::str::from_utf8(name).map_err(|_| DecodeError::Field { field: "header name" })?;
+            reader.counted()?;
+        }
+        Ok(headers)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.left
+    }
+}
+
+impl<'a> Iterator for EncodedHeaders<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let name = std::str::from_utf8(self.reader.counted().ok()?).ok()?;
+        let value = self.reader.counted().ok()?;
+        Some((name, value))
+    }
+}
+
+/// Checks that the body of a verified frame is well formed, and counts its records.
+///
+/// # Errors
+///
+/// What contradicts the format. That takes a writer that is not ours: the checksum matched.
+pub(crate) fn check(frame: &Frame<'_>) -> Result<u32, DecodeError> {
+    if frame.is_plain() {
+        return Ok(1);
+    }
+    let mut reader = Reader::new(frame.body);
+    let length = reader.varint()?;
+    let count = u32::try_from(length)
+        .ok()
+        .filter(|&count| count > 0 && length <= frame.body.len() as u64)
+        .ok_or(DecodeError::Length { length })?;
+    for _ in 0..count {
+        read_record(&mut reader)?;
+    }
+    if reader.rest().is_empty() { Ok(count) } else { Err(DecodeError::Field { field: "body" }) }
+}
+
+/// The records of a frame whose body was [checked](check).
+#[derive(Clone, Debug)]
+pub(crate) struct Records<'a> {
+    reader: Reader<'a>,
+    plain: bool,
+    left: u32,
+    offset: Offset,
+    append_time: Timestamp,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(frame: &Frame<'a>, first: Offset, count: u32) -> Self {
+        let mut reader = Reader::new(frame.body);
+        let plain = frame.is_plain();
+        // The count was checked with the body; a reader at the end yields no records.
+        let left = if plain || reader.varint().is_ok() { count } else { 0 };
+        Self { reader, plain, left, offset: first, append_time: frame.stamp.timestamp() }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = RecordRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let mut record = if self.plain {
+            RecordRef::new(self.reader.rest())
+        } else {
+            read_record(&mut self.reader).ok()?
+        };
+        record.offset = Some(self.offset);
+        record.append_time = self.append_time;
+        self.offset = self.offset.next();
+        Some(record)
+    }
+}

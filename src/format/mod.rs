@@ -1,0 +1,106 @@
+//! Bytes to values and back: pure, without files or paths. This text is the format; the constants
+//! beside it are its only other statement, and assertions pin them.
+//!
+//! Numbers are little-endian. Checksums are CRC-32/IEEE (as in zlib; *not* CRC-32C), started from
+//! a [seed](checksum::Seed) that says where the bytes belong, so that bytes which were copied or
+//! left over do not verify elsewhere. Bytes that were never written are zeros, and no structure
+//! of zeros verifies.
+//!
+//! # A segment
+//!
+//! Named by its base offset in 20 digits, `.log` behind. Two copies of the header, then frames
+//! back to back, then, once it is sealed, the footer as the last frame. Before it is sealed,
+//! zeros may follow.
+//!
+//! ```text
+//!  byte 0       8    10   12        20          28              36        44    48       512
+//!       +-------+----+----+---------+-----------+---------------+---------+-----+--------+- - - -
+//!       | magic | v  | 0  |   id    |   base    | previous_end  | created | crc | unused | again
+//!       +-------+----+----+---------+-----------+---------------+---------+-----+--------+- - - -
+//!        "dlogSEG\n" u16  u64 random  u64         u64             u64 ms    u32
+//! ```
+//!
+//! The second copy starts at byte 512, so that no sector holds both; frames start at byte 1024.
+//! `crc` covers bytes 0..44 of its copy; its seed is that of the magic as a number, at the copy's
+//! position. `previous_end` is where the log ended before this segment: if it is below `base`,
+//! the offsets between were skipped, because a power cut may have taken records with them.
+//!
+//! # A frame
+//!
+//! ```text
+//!  byte 0      4        8                 12                 16            22           24
+//!       +------+--------+-----------------+------------------+-------------+------------+- - - -
+//!       | crc  | length | relative_offset | durable_distance | append_time | attributes | body
+//!       +------+--------+-----------------+------------------+-------------+------------+- - - -
+//!        u32    u32      u32               u32                u48 ms        u16
+//! ```
+//!
+//! `length` counts the whole frame; `crc` covers bytes 4..length, seeded with the segment's id
+//! and the frame's position. `relative_offset` is its first offset less the segment's base.
+//! `durable_distance` is its first offset less the log's durable offset when it was written; the
+//! largest value means "that far or farther". So each frame is evidence of what was durable
+//! before it. `append_time` never goes back from frame to frame.
+//!
+//! `attributes`: bits 0..4 are the frame version, 1. Bit 4, *plain*: the body is the value of one
+//! record that has no key, no headers and no time of its own. Bit 5, *footer*. All others must be
+//! zero: a frame that verifies and has one set was written by a newer release, and is refused.
+//!
+//! A frame is valid if and only if (1) its length is at least 24 and ends within the segment,
+//! (2) its checksum matches, (3) its version and attributes are known, (4) its body decodes to
+//! its end, (5) its first offset is not below the end of the frame before.
+//!
+//! The body, if not plain: the number of records as a varint, then each record:
+//!
+//! ```text
+//! flags u8 | [key: varint length, bytes] | [value: varint length, bytes] | [time: i64 ms]
+//!          | [headers: varint count, then each: varint length, name, varint length, value]
+//! ```
+//!
+//! Flag bits 0 to 3 say which of key, value, headers and time are there. No value is a tombstone.
+//! Varints are unsigned LEB128 in their shortest form. Names of headers are UTF-8.
+//!
+//! The footer's body: `end` (the offset after the last record) and the append time of the last
+//! frame, each u64. It is written only once all before it, and the segment's
+//! directory entry, are durable. The file ends with it once no mapping of the longer file is left.
+//!
+//! # A file of two slots
+//!
+//! `meta`, `checkpoint` and `groups/*.offset`: 8192 bytes, a slot in each 4096.
+//!
+//! ```text
+//!  byte 0       8     12   14   16           24       28
+//!       +-------+-----+----+----+------------+--------+- - - - -
+//!       | magic | crc | v  | 0  | generation | length | payload
+//!       +-------+-----+----+----+------------+--------+- - - - -
+//!                u32   u16  u16  u64          u32
+//! ```
+//!
+//! `crc` covers bytes 12..28+length, seeded with the magic as a number at the slot's position.
+//! The valid slot of the higher generation counts. Magic and version stand here in all versions.
+//!
+//! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value.
+//! * `checkpoint` ("dlogCHK\n"): durable offset u64, its segment's base u64, its position there
+//!   u64, the append time before it u64 ms, reservation u64, log start u64, boot id 16 bytes, flags u8 (bit 0: closed in order,
+//!   bit 1: unproven), records lost to retention, drop-oldest, damage and lost tails u64 each,
+//!   number of known damaged ranges u16, each range from u64, to u64.
+//! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, committed offset u64, time u64 ms.
+
+pub(crate) mod body;
+pub(crate) mod checkpoint;
+pub(crate) mod checksum;
+pub(crate) mod file_name;
+pub(crate) mod frame;
+pub(crate) mod group;
+pub(crate) mod meta;
+pub(crate) mod segment;
+pub(crate) mod slots;
+pub(crate) mod wire;
+
+/// The version of every file of this release.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// The largest body of a frame that fits a segment of this size.
+pub(crate) const fn largest_body(segment_bytes: u64) -> u64 {
+    let overhead = segment::HEADER_LEN + frame::HEADER_LEN + segment::FOOTER_LEN;
+    segment_bytes.saturating_sub(overhead as u64)
+}

@@ -1,0 +1,179 @@
+//! Mapped memory: one writer appends behind an end that it publishes, any number of readers read
+//! below it. The split is what makes it sound, and nothing outside this file can break it.
+
+#![expect(unsafe_code, reason = "shared mapped memory is beyond the borrow checker")]
+
+use std::{
+    fmt, io,
+    ptr::NonNull,
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use memmap2::{Advice, MmapRaw};
+
+/// A mapping. Its invariants:
+///
+/// 1. `published <= prepared <= len` of `memory`, and none of the three ever shrinks.
+/// 2. Bytes below `published` are never written again.
+/// 3. Bytes from `published` on are touched by the one `MapWriter` alone.
+/// 4. Bytes below `prepared` have blocks in the file, which nobody cuts while this lives.
+struct Shared {
+    memory: MmapRaw,
+    published: AtomicUsize,
+    prepared: AtomicUsize,
+}
+
+impl Shared {
+    fn new(memory: MmapRaw, published: usize, prepared: usize) -> Self {
+        assert!(published <= prepared && prepared <= memory.len(), "invariant 1");
+        Self {
+            memory,
+            published: AtomicUsize::new(published),
+            prepared: AtomicUsize::new(prepared),
+        }
+    }
+
+    /// The address of a byte of the mapping.
+    #[inline]
+    fn at(&self, position: usize) -> NonNull<u8> {
+        debug_assert!(position <= self.memory.len());
+        // SAFETY: `position` is at most `prepared`, so by invariant 1 the result is in the mapping
+        // or one behind it.
+        let address = unsafe { self.memory.as_mut_ptr().add(position) };
+        // SAFETY: a mapping is not at address 0, and the addition above does not wrap.
+        unsafe { NonNull::new_unchecked(address) }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // Acquire: pairs with the Release store in `publish`, so the bytes below are seen too.
+        let published = self.published.load(Ordering::Acquire);
+        // SAFETY: invariants 1 and 4: the bytes are mapped and have blocks. By invariant 2 nobody
+        // writes them while the slice lives, which is not longer than `self` and so the mapping.
+        unsafe { slice::from_raw_parts(self.at(0).as_ptr(), published) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("len", &self.memory.len())
+            .field("published", &self.published)
+            .field("prepared", &self.prepared)
+            .finish()
+    }
+}
+
+/// Appends to a mapping. There is one for each mapping.
+#[derive(Debug)]
+pub struct MapWriter {
+    shared: Arc<Shared>,
+}
+
+impl MapWriter {
+    pub(super) fn new(memory: MmapRaw, published: usize) -> Self {
+        Self { shared: Arc::new(Shared::new(memory, published, published)) }
+    }
+
+    /// The `len` bytes behind the published end, to be filled before they are published. `None`
+    /// if they are not prepared.
+    #[inline]
+    pub fn tail(&mut self, len: usize) -> Option<&mut [u8]> {
+        // Relaxed: no other thread stores it.
+        let published = self.shared.published.load(Ordering::Relaxed);
+        // Acquire: what was prepared, in the file and the mapping, happened before.
+        let prepared = self.shared.prepared.load(Ordering::Acquire);
+        if len > prepared.saturating_sub(published) {
+            return None;
+        }
+        let start = self.shared.at(published);
+        // SAFETY: the range is within `prepared` (checked above), so mapped and backed by blocks.
+        // By invariant 3 only this writer touches it, and `&mut self` makes this the one slice.
+        Some(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
+    }
+
+    /// Makes the first `len` bytes of the tail readable. They can't be written again.
+    #[inline]
+    pub fn publish(&mut self, len: usize) {
+        let end = self.shared.published.load(Ordering::Relaxed) + len;
+        assert!(end <= self.shared.prepared.load(Ordering::Relaxed), "invariant 1");
+        // Release: whoever sees the new end sees the bytes below it.
+        self.shared.published.store(end, Ordering::Release);
+    }
+
+    /// Reads what is published, now and later.
+    pub fn reader(&self) -> MapReader {
+        MapReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Prepares memory ahead of the writer, from another thread.
+    pub fn preparer(&self) -> Preparer {
+        Preparer { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Reads the published part of a mapping; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MapReader {
+    shared: Arc<Shared>,
+}
+
+impl MapReader {
+    pub(super) fn new(memory: MmapRaw, len: usize) -> Self {
+        Self { shared: Arc::new(Shared::new(memory, len, len)) }
+    }
+
+    /// What is published by now.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.shared.bytes()
+    }
+
+    /// Whether neither the writer nor another reader holds the mapping any more: once this is
+    /// dropped, the file may be cut.
+    pub fn is_sole_holder(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+}
+
+/// Makes more of a mapping ready to be written.
+#[derive(Debug)]
+pub struct Preparer {
+    shared: Arc<Shared>,
+}
+
+impl Preparer {
+    /// How far the mapping is prepared.
+    pub fn prepared(&self) -> usize {
+        self.shared.prepared.load(Ordering::Acquire)
+    }
+
+    /// Takes the bytes up to `end` as prepared: the caller must have allocated blocks for them, or
+    /// the first store into a full disk is a `SIGBUS`. Touches
+    /// their pages, so that the writer need not fault them in one by one.
+    ///
+    /// # Errors
+    ///
+    /// What `madvise(2)` says, except where it can't do that: then the writer takes the faults.
+    pub(crate) fn prepare(&self, end: usize) -> io::Result<()> {
+        let from = self.prepared();
+        if end <= from {
+            return Ok(());
+        }
+        assert!(end <= self.shared.memory.len(), "invariant 1");
+        match self.shared.memory.advise_range(Advice::PopulateWrite, from, end - from) {
+            Ok(()) => {}
+            // EINVAL: a kernel before 5.14.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+        // Release: the writer that sees the new end finds blocks and pages. `fetch_max`, because
+        // two threads may prepare at once.
+        self.shared.prepared.fetch_max(end, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The seam: files, mapped memory, clocks and threads behind one interface, [`Host`], and its
+//! implementation by the operating system, [`RealHost`]. Every system call and all `unsafe` of
+//! this crate are in here; offsets, frames and logs are not.
+
+#![expect(clippy::disallowed_methods, reason = "the one place that may call std::fs and the clocks")]
+
+use std::{
+    ffi::OsString,
+    fmt::Debug,
+    io,
+    path::Path,
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
+
+mod mapping;
+mod parking;
+mod real;
+mod sys;
+
+pub use mapping::{MapReader, MapWriter, Preparer};
+pub use real::RealHost;
+
+/// The machine as the log sees it. One object, so that a whole machine can be simulated.
+pub trait Host: FileSystem + Clock + Threads {}
+
+impl<T: FileSystem + Clock + Threads> Host for T {}
+
+/// Directories and what is in them. Paths are whole paths; symbolic links in place of the last
+/// component are refused with `ELOOP`.
+pub trait FileSystem: Debug + Send + Sync {
+    /// Makes a directory and its missing parents (mode 0700), each durably.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// What is in a directory.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Opens a file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
+    /// Renames within a directory; the new name is durable after `sync_dir`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; durable after `sync_dir`.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes the entries of a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Whether files here may be written through a mapping once their blocks are allocated: a
+    /// store never needs another block.
+    fn is_mapping_safe(&self, path: &Path) -> bool;
+    /// Tells this boot of the machine from any other; `None` where the platform can't.
+    fn boot_id(&self) -> Option<[u8; 16]>;
+    /// Random bytes that no earlier call returned.
+    fn random(&self) -> u64;
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read; it must be there.
+    Read,
+    /// To read and write; it must be there.
+    Write,
+    /// To read and write; made (mode 0600) if it is not there.
+    Create,
+    /// To read and write; it must not be there yet.
+    CreateNew,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// The file name.
+    pub name: OsString,
+    /// Length in bytes.
+    pub len: u64,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What an entry of a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// Anything else.
+    Other,
+}
+
+/// What a sync has to bring to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// The content, and what is needed to read it.
+    Data,
+    /// Everything.
+    Full,
+}
+
+/// An open file. Any thread may call any method at any time.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+pub trait File: Debug + Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Reads some bytes; 0 at the end of the file.
+    fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes some of the bytes.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize>;
+    /// Cuts or extends (with a hole).
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Allocates blocks for a range and extends the file over it. On failure the file is as long
+    /// as before. `Unsupported` where the file system can't.
+    fn allocate(&self, position: u64, len: u64) -> io::Result<()>;
+    /// Brings everything written so far, through mappings too, to the device.
+    fn sync(&self, kind: SyncKind) -> io::Result<()>;
+    /// Tries to lock the file for this handle alone; `false` if somebody else has. The lock ends
+    /// with the last clone of this handle, or the process.
+    fn try_lock(&self) -> io::Result<bool>;
+    /// Maps `capacity` bytes to append to; the first `published` of them are readable.
+    fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter>;
+    /// Maps the first `len` bytes, which nobody writes or cuts any more.
+    fn map_reader(&self, len: usize) -> io::Result<MapReader>;
+}
+
+/// Time.
+pub trait Clock: Debug + Send + Sync {
+    /// Milliseconds since the Unix epoch, to within some milliseconds. Called for each append.
+    fn wall_millis(&self) -> u64;
+    /// Time since some moment; never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// Threads.
+pub trait Threads: Debug + Send + Sync {
+    /// Starts a thread.
+    fn spawn(&self, name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Joiner>>;
+    /// A way for one thread to wait until it is woken.
+    fn parker(&self) -> Box<dyn Parker>;
+}
+
+/// A thread that was started.
+pub trait Joiner: Debug + Send + Sync {
+    /// Waits for its end. Does nothing in that thread itself.
+    fn join(self: Box<Self>);
+}
+
+/// Lets its one thread wait. Being woken before it waits counts.
+pub trait Parker: Debug + Send {
+    /// Waits until woken, or until [`Clock::monotonic`] reaches `until`.
+    fn park(&self, until: Option<Duration>);
+    /// What wakes it, from any thread.
+    fn waker(&self) -> Waker;
+}
+
+/// Reads until `into` is full or the file ends; returns how much was read.
+pub(crate) fn read_full(file: &dyn File, into: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, position + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes`. On failure some of them may be written.
+pub(crate) fn write_full(file: &dyn File, bytes: &[u8], position: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, position + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => done += written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! What every handle to a log that is open for writing holds.
+
+use std::{ops::Deref, sync::Arc};
+
+use crate::log::Shared;
+
+/// The log as its handles hold it: the log itself, producers, consumers, receipts. When the last
+/// of them is dropped, the log is closed. (Its thread holds [`Shared`] alone.)
+#[derive(Debug)]
+pub(crate) struct LogHandle {
+    shared: Arc<Shared>,
+}
+
+impl LogHandle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared })
+    }
+
+    /// The log without the handle: does not keep it from being closed.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Deref for LogHandle {
+    type Target = Arc<Shared>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for LogHandle {
+    fn drop(&mut self) {
+        // `close` tells the error; whoever drops instead has said not to care. What is not synced
+        // now is recovered by the next opening.
+        drop(self.shared.close());
+    }
+}

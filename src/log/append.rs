@@ -1,0 +1,403 @@
+//! The append path: under one short lock, encode the frame into prepared memory, checksum it,
+//! publish the new end. Everything slow (allocating, rolling, reserving offsets) is done ahead by
+//! the maintenance thread; where that has not kept up, here.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use parking_lot::MutexGuard;
+
+use super::{
+    Shared, Site,
+    segments::{Segment, segment_path},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        body::FrameBody,
+        file_name,
+        frame::{self, Stamp},
+        segment::{FOOTER_LEN, Footer, SegmentHeader},
+    },
+    fs::{Access, File},
+    offset::Offset,
+    options::{ReadMode, WriteMode},
+    segment::{self, FRAMES_START, SegmentWriter, Slack},
+};
+
+/// What the append lock guards.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) writer: SegmentWriter,
+    /// The log end offset.
+    pub(crate) next: Offset,
+    /// The append time of the last frame: it never goes back.
+    pub(crate) last_time: u64,
+    /// Rolled segments that are not synced yet, oldest first.
+    pub(crate) unsynced: Vec<Arc<Segment>>,
+    /// A segment's name is not durable yet.
+    pub(crate) directory_dirty: bool,
+    /// Readers that wait for records. They register and look again at the end under this lock, so
+    /// no wake-up is lost.
+    readers: Vec<(u64, Waker)>,
+    next_reader: u64,
+    /// The maintenance thread sleeps until it is woken.
+    pub(crate) maintenance_sleeps: bool,
+    pub(crate) appended_records: u64,
+    pub(crate) appended_bytes: u64,
+    pub(crate) late_preparations: u64,
+}
+
+/// Why a frame was not appended yet.
+enum Obstacle {
+    Room(usize),
+    Roll,
+    Offsets(Offset),
+}
+
+impl Appender {
+    pub(crate) fn new(writer: SegmentWriter, next: Offset, last_time: u64) -> Self {
+        Self {
+            writer,
+            next,
+            last_time,
+            unsynced: Vec::new(),
+            directory_dirty: true,
+            readers: Vec::new(),
+            next_reader: 0,
+            maintenance_sleeps: false,
+            appended_records: 0,
+            appended_bytes: 0,
+            late_preparations: 0,
+        }
+    }
+
+    /// What stands in the way of a frame of `len` bytes with `count` records.
+    #[inline]
+    fn obstacle(&self, len: usize, count: u64, reserved: Offset) -> Option<Obstacle> {
+        match self.writer.slack(len) {
+            Slack::Fits => {}
+            Slack::Prepare(end) => return Some(Obstacle::Room(end)),
+            Slack::Full => return Some(Obstacle::Roll),
+        }
+        let end = self.next.advance(count);
+        if end > reserved {
+            return Some(Obstacle::Offsets(end));
+        }
+        // Offsets within a segment are 32 bits wide.
+        if end.since(self.writer.header.base) > u64::from(u32::MAX) {
+            return Some(Obstacle::Roll);
+        }
+        None
+    }
+
+    /// Registers a reader to be woken by the next append; returns its place.
+    fn add_reader(&mut self, waker: Waker) -> u64 {
+        self.next_reader += 1;
+        self.readers.push((self.next_reader, waker));
+        self.next_reader
+    }
+}
+
+impl Shared {
+    /// Appends a frame; returns its first offset. It is in the page cache then.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `StorageFull`, `Io`, `SyncFailed`, `Closed`. The log is as before.
+    #[inline]
+    pub(crate) fn append(&self, body: &impl FrameBody) -> Result<Offset> {
+        let len = frame::frame_len(body);
+        let count = body.count();
+        let mut appender = self.append.lock();
+        loop {
+            self.check_writable()?;
+            let obstacle = appender.obstacle(len, count, self.checkpoint.reserved());
+            let Some(obstacle) = obstacle else { break };
+            appender = self.overcome(appender, &obstacle)?;
+        }
+        let first = appender.next;
+        let durable = self.syncer.durable();
+        let stamp = Stamp {
+            relative_offset: saturate(first.since(appender.writer.header.base)),
+            durable_distance: saturate(first.since(durable)),
+            append_time: self.site.host.wall_millis().max(appender.last_time),
+        };
+        appender
+            .writer
+            .append(body, len, stamp)
+            .map_err(|error| self.append_error(&appender, error))?;
+        let end = first.advance(count);
+        appender.next = end;
+        appender.last_time = stamp.append_time;
+        appender.appended_records += count;
+        appender.appended_bytes += len as u64;
+        // Release: whoever sees the end finds the frames below it published.
+        self.end.store(end.get(), Ordering::Release);
+        self.finish(appender);
+        self.flush_by_count(end, durable)?;
+        Ok(first)
+    }
+
+    /// Lets go of the append lock and wakes whoever has to know.
+    #[inline]
+    fn finish(&self, mut appender: MutexGuard<'_, Appender>) {
+        if appender.readers.is_empty() && !appender.maintenance_sleeps {
+            return;
+        }
+        let readers = std::mem::take(&mut appender.readers);
+        let wake_maintenance = std::mem::take(&mut appender.maintenance_sleeps);
+        drop(appender);
+        for (_, reader) in readers {
+            reader.wake();
+        }
+        if wake_maintenance {
+            self.maintenance.wake();
+        }
+    }
+
+    /// Syncs if the flush policy counts records and the count is reached.
+    #[inline]
+    fn flush_by_count(&self, end: Offset, durable: Offset) -> Result<()> {
+        match self.site.config.flush.messages {
+            Some(messages) if end.since(durable) >= messages => self.sync_until(end),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn append_error(&self, appender: &Appender, error: io::Error) -> Error {
+        let path = segment_path(&self.site.dir, appender.writer.header.base);
+        Error::io("append to", &path, error)
+    }
+
+    /// Does what the maintenance thread should have done ahead.
+    #[cold]
+    fn overcome<'a>(
+        &'a self,
+        mut appender: MutexGuard<'a, Appender>,
+        obstacle: &Obstacle,
+    ) -> Result<MutexGuard<'a, Appender>> {
+        appender.late_preparations += 1;
+        match *obstacle {
+            Obstacle::Room(end) => {
+                appender
+                    .writer
+                    .room()
+                    .extend(end, end)
+                    .map_err(|error| self.append_error(&appender, error))?;
+                Ok(appender)
+            }
+            Obstacle::Roll => {
+                self.roll(&mut appender)?;
+                Ok(appender)
+            }
+            Obstacle::Offsets(end) => {
+                // Waits for the device, so not under the append lock.
+                drop(appender);
+                self.reserve(end)?;
+                Ok(self.append.lock())
+            }
+        }
+    }
+
+    /// Makes the prepared segment the active one.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`, `Io`: the log is as before.
+    pub(crate) fn roll(&self, appender: &mut Appender) -> Result<()> {
+        let base = appender.next;
+        let prepared = self.prepared.lock().take();
+        let mut next = match prepared {
+            Some(prepared) => prepared,
+            None => PreparedSegment::create(&self.site)?,
+        };
+        let path = segment_path(&self.site.dir, base);
+        if let Err(error) = next.begin(base, base, &self.site) {
+            next.discard(&self.site);
+            return Err(Error::io("roll to", &path, error));
+        }
+        let writer = std::mem::replace(&mut appender.writer, next.writer);
+        let view = appender.writer.view(self.copies());
+        let segment = Segment::active(path, appender.writer.header, view);
+        if let Some(rolled) = self.segments.last() {
+            let footer = Footer { end: base, last_time: appender.last_time };
+            rolled.set_rolled(Arc::clone(writer.file()), writer.position(), footer);
+            appender.unsynced.push(rolled);
+        }
+        self.segments.push(segment);
+        appender.directory_dirty = true;
+        Ok(())
+    }
+
+    /// Waits for a record at or above `offset`, until `until` at most.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`, `Closed`.
+    pub(crate) fn wait_for_records(
+        &self,
+        offset: Offset,
+        until: Duration,
+    ) -> Result<()> {
+        let parker = self.site.host.parker();
+        loop {
+            let place = {
+                let mut appender = self.append.lock();
+                self.check_open()?;
+                self.latch.check()?;
+                if appender.next > offset {
+                    return Ok(());
+                }
+                appender.add_reader(parker.waker())
+            };
+            parker.park(Some(until));
+            self.append.lock().readers.retain(|(id, _)| *id != place);
+            if self.site.host.monotonic() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Wakes all who wait for records, so that they see the latch or the end of the log.
+    pub(crate) fn wake_readers(&self) {
+        let readers = std::mem::take(&mut self.append.lock().readers);
+        for (_, reader) in readers {
+            reader.wake();
+        }
+    }
+
+    /// Whether records are read by copying, even where they could be borrowed.
+    pub(crate) fn copies(&self) -> bool {
+        self.read_mode == ReadMode::Copied
+    }
+
+    #[inline]
+    fn check_writable(&self) -> Result<()> {
+        if self.latch.is_set() {
+            self.latch.check()?;
+        }
+        self.check_open()
+    }
+}
+
+/// Distances in frame headers stop at the largest number, which says "or more".
+#[inline]
+fn saturate(distance: u64) -> u32 {
+    u32::try_from(distance).unwrap_or(u32::MAX)
+}
+
+/// A segment made ahead, which is to become the active one.
+#[derive(Debug)]
+pub(crate) struct PreparedSegment {
+    path: PathBuf,
+    pub(crate) writer: SegmentWriter,
+}
+
+impl PreparedSegment {
+    /// Makes one with room for its header. Its name and content are not durable.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`, `Io`; nothing is left behind then.
+    pub(crate) fn create(site: &Site) -> Result<Self> {
+        let id = site.host.random();
+        let path = site.dir.join(file_name::prepared(id));
+        let file = site
+            .host
+            .open(&path, Access::CreateNew)
+            .map_err(|error| Error::io("create", &path, error))?;
+        let created = site.host.wall_millis();
+        let header = SegmentHeader { id, base: Offset::MAX, previous_end: Offset::MAX, created };
+        match open_writer(&file, header, 0, site) {
+            Ok(writer) => Ok(Self { path, writer }),
+            Err(error) => {
+                drop(site.host.remove_file(&path));
+                Err(Error::io("prepare", &path, error))
+            }
+        }
+    }
+
+    /// Gives it its place in the log: header and name. Neither is durable yet.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; it is of no more use then.
+    pub(crate) fn begin(
+        &mut self,
+        base: Offset,
+        previous_end: Offset,
+        site: &Site,
+    ) -> io::Result<()> {
+        self.writer.begin(base, previous_end)?;
+        site.host.rename(&self.path, &segment_path(&site.dir, base))
+    }
+
+    /// Removes it. Best effort: opening the log removes what is left.
+    pub(crate) fn discard(self, site: &Site) {
+        drop(site.host.remove_file(&self.path));
+    }
+}
+
+/// A writer over `file`, whose frames end at `position`, with room for the header at least.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub(crate) fn open_writer(
+    file: &Arc<dyn File>,
+    header: SegmentHeader,
+    position: usize,
+    site: &Site,
+) -> io::Result<SegmentWriter> {
+    let capacity = site.config.segment_bytes.max(position + FOOTER_LEN);
+    let limit = segment::frames_limit(capacity);
+    let open = |mapped| {
+        let file = Arc::clone(file);
+        let writer = SegmentWriter::new(file, header, mapped, position, limit, capacity)?;
+        writer.room().extend(FRAMES_START, FRAMES_START)?;
+        Ok::<_, io::Error>(writer)
+    };
+    let mapped = site.mapped.load(Ordering::Relaxed);
+    match open(mapped) {
+        // The file system can't allocate ahead: a mapping would be sparse, so do without one.
+        Err(error)
+            if mapped
+                && error.kind() == io::ErrorKind::Unsupported
+                && site.config.write_mode == WriteMode::Auto =>
+        {
+            site.mapped.store(false, Ordering::Relaxed);
+            open(false)
+        }
+        opened => opened,
+    }
+}
+
+/// The counters that a log keeps beside the append lock.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) failed_sends: AtomicU64,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Shared {
+    /// # Errors
+    ///
+    /// `Closed`.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.counters.closed.load(Ordering::Acquire) {
+            return Err(ErrorKind::Closed.into());
+        }
+        Ok(())
+    }
+}

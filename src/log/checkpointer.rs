@@ -1,0 +1,216 @@
+//! Keeps the checkpoint: written after syncs, off the append path.
+
+use std::sync::{
+
+    atomic::{AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+
+use super::{Shared, report::GapReason};
+use crate::{
+    error::Result,
+    format::checkpoint::{Checkpoint, RANGES_MAX},
+    offset::Offset,
+    slot_file::SlotFile,
+};
+
+/// Offsets reserved ahead, in one durable step. A power cut skips at most about this many.
+pub(crate) const RESERVED_AHEAD: u64 = 1 << 20;
+
+/// The checkpoint, in memory and on disk.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    inner: Mutex<Inner>,
+    /// The reservation that is durable.
+    reserved: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: SlotFile,
+    content: Checkpoint,
+    /// Something changed that no write has stored.
+    dirty: bool,
+}
+
+impl Checkpointer {
+    /// Takes over the checkpoint. No offset may be used before it is written.
+    pub(crate) fn new(file: SlotFile, content: Checkpoint) -> Self {
+        let inner = Inner { file, content, dirty: true };
+        Self { inner: Mutex::new(inner), reserved: AtomicU64::new(0) }
+    }
+
+    /// No record may get this offset or a higher one.
+    #[inline]
+    pub(crate) fn reserved(&self) -> Offset {
+        Offset::new(self.reserved.load(Ordering::Acquire))
+    }
+
+    /// Records lost to damage, and offsets skipped after power cuts.
+    pub(crate) fn losses(&self) -> (u64, u64) {
+        let losses = self.inner.lock().content.losses;
+        (losses.damage, losses.lost_tail)
+    }
+
+    /// Counts a gap, once however often it is met. The count is stored with the next write.
+    pub(crate) fn count_loss(&self, from: Offset, to: Offset, reason: GapReason) {
+        // The others are counted where they happen.
+        if reason != GapReason::Damage {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let added = add_range(&mut inner.content.damage, from, to);
+        inner.content.losses.damage += added;
+        inner.dirty |= added > 0;
+    }
+}
+
+/// Adds `from..to` to ordered ranges that do not overlap; returns how many offsets are new. With
+/// [`RANGES_MAX`] ranges the two nearest are joined, so that an offset between may go uncounted
+/// but none is counted twice.
+fn add_range(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u64 {
+    let covered: u64 = ranges.iter().map(|&(a, b)| b.min(to).since(a.max(from))).sum();
+    let added = to.since(from).saturating_sub(covered);
+    if added == 0 {
+        return 0;
+    }
+    let touching = |&(a, b): &(Offset, Offset)| a <= to && from <= b;
+    let start = ranges.iter().filter(|range| touching(range)).map(|range| range.0).min();
+    let end = ranges.iter().filter(|range| touching(range)).map(|range| range.1).max();
+    ranges.retain(|range| !touching(range));
+    let joined = (start.map_or(from, |a| a.min(from)), end.map_or(to, |b| b.max(to)));
+    let place = ranges.partition_point(|range| range.0 < joined.0);
+    ranges.insert(place, joined);
+    if ranges.len() > RANGES_MAX {
+        join_nearest(ranges);
+    }
+    added
+}
+
+fn join_nearest(ranges: &mut Vec<(Offset, Offset)>) {
+    let pairs = ranges.iter().zip(ranges.iter().skip(1));
+    let nearest = pairs.enumerate().min_by_key(|(_, (a, b))| b.0.since(a.1)).map(|(at, _)| at);
+    if let Some(at) = nearest {
+        let next = ranges.remove(at + 1);
+        if let Some(range) = ranges.get_mut(at) {
+            range.1 = next.1;
+        }
+    }
+}
+
+impl Shared {
+    /// Stores what is durable by now, and what `change` does. A failed sync latches the log.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`, `SyncFailed`.
+    pub(crate) fn write_checkpoint(&self, change: impl FnOnce(&mut Checkpoint)) -> Result<()> {
+        let mut inner = self.checkpoint.inner.lock();
+        self.latch.check()?;
+        let mut content = inner.content.clone();
+        content.durable = self.syncer.mark();
+        change(&mut content);
+        // `Fsync::Off` promises nothing after a power cut, and pays nothing.
+        let written = inner.file.write(&content.encode(), self.sync_kind());
+        self.latch_on_failure(written)?;
+        self.checkpoint.reserved.store(content.reservation.get(), Ordering::Release);
+        inner.content = content;
+        inner.dirty = false;
+        Ok(())
+    }
+
+    /// Stores the checkpoint if anything in it changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_checkpoint`](Self::write_checkpoint).
+    pub(crate) fn refresh_checkpoint(&self) -> Result<()> {
+        let stale = {
+            let inner = self.checkpoint.inner.lock();
+            inner.dirty || inner.content.durable != self.syncer.mark()
+        };
+        if stale { self.write_checkpoint(|_| {}) } else { Ok(()) }
+    }
+
+    /// Makes sure that offsets below `until` may be used, and reserves more ahead.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_checkpoint`](Self::write_checkpoint).
+    pub(crate) fn reserve(&self, until: Offset) -> Result<()> {
+        if self.checkpoint.reserved() >= until.advance(RESERVED_AHEAD / 2) {
+            return Ok(());
+        }
+        self.write_checkpoint(|content| {
+            content.reservation = content.reservation.max(until.advance(RESERVED_AHEAD));
+        })
+    }
+
+    /// Marks the log as closed in order, in both slots.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_checkpoint`](Self::write_checkpoint).
+    pub(crate) fn write_clean_checkpoint(&self) -> Result<()> {
+        let mut inner = self.checkpoint.inner.lock();
+        self.latch.check()?;
+        let mut content = inner.content.clone();
+        content.durable = self.syncer.mark();
+        content.clean = true;
+        let written = inner.file.write_both(&content.encode(), self.sync_kind());
+        self.latch_on_failure(written)?;
+        inner.content = content;
+        Ok(())
+    }
+
+    /// After a failed sync: the next opening must not take the page cache for what was written.
+    /// Best effort, as the device has just failed; the log is latched whether or not it works.
+    pub(crate) fn note_unproven(&self) {
+        let mut inner = self.checkpoint.inner.lock();
+        inner.content.unproven = true;
+        let payload = inner.content.encode();
+        drop(inner.file.write(&payload, self.sync_kind()));
+    }
+
+    /// Counts a gap that a reader met.
+    pub(crate) fn count_loss(&self, from: Offset, to: Offset, reason: GapReason) {
+        self.checkpoint.count_loss(from, to, reason);
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(numbers: &[(u64, u64)]) -> Vec<(Offset, Offset)> {
+        numbers.iter().map(|&(a, b)| (Offset::new(a), Offset::new(b))).collect()
+    }
+
+    fn add(to: &mut Vec<(Offset, Offset)>, from: u64, until: u64) -> u64 {
+        add_range(to, Offset::new(from), Offset::new(until))
+    }
+
+    #[test]
+    fn an_offset_is_counted_once_however_ranges_overlap() {
+        let mut known = Vec::new();
+        assert_eq!(add(&mut known, 10, 20), 10);
+        assert_eq!(add(&mut known, 10, 20), 0);
+        assert_eq!(add(&mut known, 30, 40), 10);
+        assert_eq!(add(&mut known, 15, 35), 10);
+        assert_eq!(known, ranges(&[(10, 40)]));
+        assert_eq!(add(&mut known, 0, 10), 10);
+        assert_eq!(known, ranges(&[(0, 40)]));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_two_nearest_ranges_are_joined() {
+        let mut known = Vec::new();
+        for n in 0..=RANGES_MAX as u64 {
+            assert_eq!(add(&mut known, n * 100, n * 100 + 10), 10);
+        }
+        assert_eq!(known.len(), RANGES_MAX);
+        assert_eq!(known.first(), Some(&(Offset::new(0), Offset::new(110))));
+    }
+}

@@ -1,0 +1,180 @@
+//! The log: an ordered set of segments with one end to append to.
+//!
+//! All locks of a log are here, and they are taken in this order:
+//!
+//! 1. `Pace` of the maintenance thread (which alone takes it),
+//! 2. `append`,
+//! 3. `prepared`; the table of segments; a segment's state; the cached views,
+//! 4. the checkpoint; the waiters for durability; the durable mark.
+//!
+//! Nobody waits for the device while holding `append`. Readers take it only to register before
+//! they wait.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+mod append;
+mod checkpointer;
+mod cursor;
+mod directory;
+mod maintenance;
+mod open;
+mod plan;
+mod read_only;
+mod recover;
+mod report;
+mod segments;
+mod sync;
+mod verify;
+
+pub(crate) use cursor::{Cursor, Limits, Source, Span, offset_for_time};
+pub(crate) use open::open;
+pub(crate) use read_only::ReadOnly;
+pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
+pub(crate) use sync::{WaiterId, sync_kind};
+pub use verify::{SegmentInfo, VerifyReport};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    fs::{File, Host},
+    offset::Offset,
+    options::{Config, ReadMode},
+};
+
+/// Where a log is, and how it is written.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) dir: PathBuf,
+    pub(crate) config: Config,
+    /// New segments are written through a mapping.
+    mapped: AtomicBool,
+}
+
+/// A log that is open for writing, as its handles and its thread share it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) site: Site,
+    pub(crate) id: u64,
+    read_mode: ReadMode,
+    /// The log end offset.
+    end: AtomicU64,
+    log_start: AtomicU64,
+    latch: sync::Latch,
+    pub(crate) counters: append::Counters,
+    append: Mutex<append::Appender>,
+    segments: segments::Segments,
+    syncer: sync::Syncer,
+    checkpoint: checkpointer::Checkpointer,
+    /// The segment to be rolled to next.
+    prepared: Mutex<Option<append::PreparedSegment>>,
+    maintenance: maintenance::Maintenance,
+    pub(crate) recovery: RecoveryReport,
+    /// Held until the log is closed.
+    lock: Mutex<Option<Arc<dyn File>>>,
+}
+
+impl Shared {
+    #[inline]
+    pub(crate) fn end(&self) -> Offset {
+        Offset::new(self.end.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn log_start(&self) -> Offset {
+        Offset::new(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn durable(&self) -> Offset {
+        self.syncer.durable()
+    }
+
+    /// Numbers of the log.
+    pub(crate) fn stats(&self) -> Stats {
+        let (lost_to_damage, lost_to_tails) = self.checkpoint.losses();
+        let appender = self.append.lock();
+        Stats {
+            log_start_offset: self.log_start(),
+            log_end_offset: appender.next,
+            durable_offset: self.durable(),
+            segments: self.segments.len() as u64,
+            appended_records: appender.appended_records,
+            appended_bytes: appender.appended_bytes,
+            failed_sends: self.counters.failed_sends.load(Ordering::Relaxed),
+            syncs: self.syncer.syncs(),
+            late_preparations: appender.late_preparations,
+            lost_to_damage,
+            lost_to_tails,
+            latched: self.latch.is_set(),
+        }
+    }
+
+    /// Closes the log: everything is durable then, and the next opening scans nothing. Only the
+    /// first call does anything.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`, `Io`, `StorageFull`: the log is closed all the same, and recovers when it is
+    /// opened next.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.counters.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // An append that saw the log open may still hold the lock; after this none comes.
+        let end = self.append.lock().next;
+        self.stop_maintenance();
+        let result = self.make_clean(end);
+        self.wake_readers();
+        self.wake_all_waiters();
+        *self.lock.lock() = None;
+        result
+    }
+
+    fn stop_maintenance(&self) {
+        self.maintenance.stop.store(true, Ordering::Release);
+        self.maintenance.wake();
+        let thread = self.maintenance.thread.lock().take();
+        if let Some(thread) = thread {
+            thread.join();
+        }
+    }
+
+    fn make_clean(&self, end: Offset) -> Result<()> {
+        self.latch.check()?;
+        if let Some(prepared) = self.prepared.lock().take() {
+            prepared.discard(&self.site);
+        }
+        if self.sync_kind().is_none() {
+            // Without syncs there is no order in which a mark could be believed.
+            return Ok(());
+        }
+        self.sync_until(end)?;
+        self.seal_durable()?;
+        let appender = self.append.lock();
+        let writer = &appender.writer;
+        let path = segments::segment_path(&self.site.dir, writer.header.base);
+        // Nothing is read behind the end, so mappings of the longer file do no harm.
+        writer
+            .file()
+            .set_len(writer.position() as u64)
+            .map_err(|error| Error::io("cut", &path, error))?;
+        drop(appender);
+        let synced = self.sync_active(&path);
+        self.latch_on_failure(synced)?;
+        self.write_clean_checkpoint()
+    }
+
+    fn sync_active(&self, path: &std::path::Path) -> Result<()> {
+        let Some(kind) = self.sync_kind() else { return Ok(()) };
+        let file = Arc::clone(self.append.lock().writer.file());
+        file.sync(kind).map_err(|error| {
+            ErrorKind::SyncFailed { path: path.to_path_buf(), source: Arc::new(error) }.into()
+        })
+    }
+}

@@ -1,0 +1,489 @@
+//! Opening a log for writing: find what is there, decide, recover, and only then serve.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Shared, Site,
+    append::{Appender, Counters, PreparedSegment, open_writer},
+    checkpointer::{Checkpointer, RESERVED_AHEAD},
+    directory::{self, Listing},
+    maintenance::{self, Maintenance},
+    plan::{self, Content, Facts, Plan},
+    recover::{self, Recovery, SegmentFile},
+    report::{Damage, GapReason, RecoveryReport},
+    segments::{Segment, Segments, segment_path},
+    sync::{Latch, Syncer, sync_kind},
+};
+use crate::{
+    error::{DecodeError, Error, ErrorKind, Result},
+    format::{
+        checkpoint::{self, Checkpoint, Mark},
+        file_name,
+        meta::{self, Meta},
+        segment::Footer,
+    },
+    fs::{Access, File, Host, SyncKind},
+    group,
+    offset::Offset,
+    options::{Config, LogOptions, OnDamage, ReadMode, WriteMode},
+    segment::{FRAMES_START, Scanner, SegmentWriter},
+    slot_file::SlotFile,
+};
+
+/// Opens the log at `dir`, making it if there is none.
+///
+/// # Errors
+///
+/// Those of [`LogOptions::open`](crate::LogOptions::open).
+pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Result<Arc<Shared>> {
+    let started = host.monotonic();
+    // What is given must make sense by itself, before anything is touched.
+    let given = Config::resolve(&options.stored)?;
+    let mut report = RecoveryReport::default();
+    let exists = match directory::list(&*host, dir)? {
+        None => false,
+        Some(listing) => listing.is_log(dir)?,
+    };
+    if !exists {
+        host.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+    }
+    let lock = directory::lock(&*host, dir)?;
+    // Again, now that nobody else changes it.
+    let mut listing = directory::list(&*host, dir)?.unwrap_or_default();
+    if !listing.is_log(dir)? {
+        directory::make(&*host, dir, options.stored, sync_kind(given.fsync))?;
+        report.created = true;
+        listing = directory::list(&*host, dir)?.unwrap_or_default();
+    }
+    let (meta, config) = read_options(&*host, dir, options, &mut report)?;
+    let mapped = AtomicBool::new(wants_mapping(&*host, dir, config.write_mode));
+    let site = Site { host, dir: dir.to_path_buf(), config, mapped };
+    let opening = Opening { site, sync: sync_kind(config.fsync) };
+    let recovered = opening.recover(&listing, options.on_damage, &mut report)?;
+    opening.serve(recovered, &meta, lock, options, report, started)
+}
+
+fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
+    match mode {
+        WriteMode::Auto => host.is_mapping_safe(dir),
+        WriteMode::Mapped => true,
+        WriteMode::Buffered => false,
+    }
+}
+
+/// Reads the stored options, puts the given ones over them, and stores the result if it is new.
+fn read_options(
+    host: &dyn Host,
+    dir: &Path,
+    options: &LogOptions,
+    report: &mut RecoveryReport,
+) -> Result<(Meta, Config)> {
+    let (mut meta, content, path) = directory::read_meta(host, dir)?;
+    if let Some(fallback) = content.fallback {
+        report.damage.push(slot_damage(&path, fallback));
+    }
+    let merged = options.stored.over(meta.options);
+    let config = Config::resolve(&merged)?;
+    if merged != meta.options {
+        meta.options = merged;
+        let (mut file, _) = SlotFile::open(host, path, meta::KIND)?;
+        file.write_both(&meta.encode(), sync_kind(config.fsync))?;
+    }
+    Ok((meta, config))
+}
+
+/// A damaged slot, whose twin stood in.
+pub(crate) fn slot_damage(path: &Path, (position, error): (u64, DecodeError)) -> Damage {
+    Damage {
+        path: path.to_path_buf(),
+        position,
+        from: Offset::ZERO,
+        to: Offset::ZERO,
+        reason: format!("a slot is damaged ({error})"),
+    }
+}
+
+/// What opening needs all along.
+struct Opening {
+    site: Site,
+    sync: Option<SyncKind>,
+}
+
+/// What recovery hands over to the log that is to be served.
+struct Recovered {
+    checkpoint: Checkpoint,
+    checkpoint_file: SlotFile,
+    segments: Vec<Arc<Segment>>,
+    /// Durable segments without a footer.
+    sealable: Vec<Arc<Segment>>,
+    /// The last segment, if it is appended to.
+    active: Option<(SegmentFile, usize)>,
+    /// Where the log ended, and where it goes on.
+    end: Offset,
+    next: Offset,
+    /// Where the log ended before the new active segment, if one is to be made.
+    previous_end: Offset,
+    /// A segment without frames that the new one takes the place of.
+    obsolete: Option<PathBuf>,
+}
+
+impl Opening {
+    fn recover(
+        &self,
+        listing: &Listing,
+        on_damage: OnDamage,
+        report: &mut RecoveryReport,
+    ) -> Result<Recovered> {
+        let checkpoint_path = self.site.dir.join(file_name::CHECKPOINT);
+        let (read, fallback) = directory::read_checkpoint(&*self.site.host, &self.site.dir)?;
+        if let Some(fallback) = fallback {
+            report.damage.push(slot_damage(&checkpoint_path, fallback));
+        }
+        let checkpoint = read.clone().unwrap_or_default();
+        let (found, facts, clean) = self.gather(listing, &checkpoint, report)?;
+        let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
+        let clean = clean && plan.dropped_from == facts.len();
+        report.clean = clean;
+        report.same_boot = self.is_same_boot(&checkpoint);
+        self.report_damage(&found, &plan, report);
+        if on_damage == OnDamage::Refuse {
+            refuse_damage(&report.damage)?;
+        }
+        self.remove_prepared(listing)?;
+        let groups_ahead = group::list(&*self.site.host, &self.site.dir)?
+            .into_iter()
+            .filter_map(|group| Some((group.name, group.state.ok()?.committed)))
+            .filter(|(_, committed)| *committed > plan.end)
+            .collect::<Vec<_>>();
+        let dense = clean
+            || (report.same_boot
+                && !checkpoint.unproven
+                && read.is_some()
+                && plan.at_worst_one_frame
+                && groups_ahead.is_empty());
+        let next = if dense || report.created {
+            plan.end
+        } else if read.is_some() {
+            checkpoint.reservation.max(plan.end)
+        } else {
+            // Whatever was reserved is not known; it was at most this far ahead of some end.
+            plan.end.advance(2 * RESERVED_AHEAD)
+        };
+        let mut checkpoint_file = self.open_checkpoint(&checkpoint_path, read.as_ref())?;
+        if !clean {
+            if !dense && !checkpoint.unproven {
+                // If this is interrupted, the next attempt must not find a tail that looks whole.
+                let noted = Checkpoint { unproven: true, ..checkpoint.clone() };
+                checkpoint_file.write(&noted.encode(), self.sync)?;
+            }
+            self.recovery(&found, &facts, &plan).run(report)?;
+        }
+        if next > plan.end {
+            report.lost_tail = Some(plan.end..next);
+            report.groups_ahead = groups_ahead;
+        }
+        Ok(self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file))
+    }
+
+    fn recovery<'a>(
+        &'a self,
+        found: &'a [SegmentFile],
+        facts: &'a [Facts],
+        plan: &'a Plan,
+    ) -> Recovery<'a> {
+        Recovery { host: &*self.site.host, dir: &self.site.dir, sync: self.sync, found, facts, plan }
+    }
+
+    fn is_same_boot(&self, checkpoint: &Checkpoint) -> bool {
+        self.site.host.boot_id().is_some_and(|id| id == checkpoint.boot_id)
+    }
+
+    /// Opens the checkpoint's file; one that does not verify is made anew.
+    fn open_checkpoint(&self, path: &Path, read: Option<&Checkpoint>) -> Result<SlotFile> {
+        if read.is_some() {
+            return Ok(SlotFile::open(&*self.site.host, path.to_path_buf(), checkpoint::KIND)?.0);
+        }
+        let file = self
+            .site
+            .host
+            .open(path, Access::Create)
+            .map_err(|error| Error::io("create", path, error))?;
+        let unproven = Checkpoint { unproven: true, ..Checkpoint::default() };
+        SlotFile::fill(file, path.to_path_buf(), checkpoint::KIND, &unproven.encode(), self.sync)
+    }
+
+    /// Reads what is needed of each segment, and whether the log was closed in order.
+    fn gather(
+        &self,
+        listing: &Listing,
+        checkpoint: &Checkpoint,
+        report: &mut RecoveryReport,
+    ) -> Result<(Vec<SegmentFile>, Vec<Facts>, bool)> {
+        let mut found = Vec::new();
+        let mut facts = Vec::new();
+        let clean = is_clean(listing, checkpoint);
+        for (index, &(base, _)) in listing.segments.iter().enumerate() {
+            let limit = listing.segments.get(index + 1).map_or(Offset::MAX, |next| next.0);
+            let path = segment_path(&self.site.dir, base);
+            let (file, fact) = self.examine(&path, base, limit, clean, checkpoint, report)?;
+            found.push(file);
+            facts.push(fact);
+        }
+        Ok((found, facts, clean))
+    }
+
+    fn examine(
+        &self,
+        path: &Path,
+        base: Offset,
+        limit: Offset,
+        clean: bool,
+        checkpoint: &Checkpoint,
+        report: &mut RecoveryReport,
+    ) -> Result<(SegmentFile, Facts)> {
+        let (file, len, header, damaged_copy) =
+            recover::open_segment(&*self.site.host, path, Access::Write)?;
+        // A file under another's name would put its records at wrong offsets.
+        let header = header.ok().filter(|header| header.base == base);
+        if let (Some(position), true) = (damaged_copy, header.is_some()) {
+            let (path, reason) = (path.to_path_buf(), "a copy of the header is damaged".into());
+            report.damage.push(Damage { path, position, from: base, to: base, reason });
+        }
+        let content = match header {
+            None => Content::Unreadable,
+            Some(header) => match recover::read_footer(&*file, path, len, &header)? {
+                Some((footer, frames_end)) => Content::Sealed { footer, frames_end },
+                None if clean && limit == Offset::MAX => {
+                    let Mark { offset, position, .. } = checkpoint.durable;
+                    let frames_end = usize::try_from(position).unwrap_or(len).min(len);
+                    Content::Closed { end: offset, frames_end }
+                }
+                None => {
+                    let (position, expected) = scan_start(checkpoint, base, len);
+                    let scanner = Scanner::new(header.seed(), base, limit, position, expected);
+                    let survey = recover::survey(&*file, path, len, scanner)?;
+                    report.scanned_bytes += (survey.stop.position - position) as u64;
+                    report.scanned_frames += survey.frames;
+                    Content::Surveyed(survey)
+                }
+            },
+        };
+        let found = SegmentFile { base, path: path.to_path_buf(), len, file };
+        Ok((found, Facts { base, header, content }))
+    }
+
+    fn report_damage(&self, found: &[SegmentFile], plan: &Plan, report: &mut RecoveryReport) {
+        for damaged in &plan.damage {
+            let path = found
+                .get(damaged.segment)
+                .map_or_else(|| segment_path(&self.site.dir, damaged.from), |f| f.path.clone());
+            report.damage.push(Damage {
+                path,
+                position: damaged.position as u64,
+                from: damaged.from,
+                to: damaged.to,
+                reason: damaged.why.to_string(),
+            });
+        }
+    }
+
+    /// Removes segments that were prepared for an earlier writer.
+    fn remove_prepared(&self, listing: &Listing) -> Result<()> {
+        for name in &listing.prepared {
+            let path = self.site.dir.join(name);
+            self.site.host.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(
+        &self,
+        found: &[SegmentFile],
+        facts: &[Facts],
+        plan: &Plan,
+        next: Offset,
+        checkpoint: Checkpoint,
+        checkpoint_file: SlotFile,
+    ) -> Recovered {
+        let appends = plan.can_append && next == plan.end;
+        let last = plan.kept.len().checked_sub(1);
+        let mut recovered = Recovered {
+            checkpoint,
+            checkpoint_file,
+            segments: Vec::new(),
+            sealable: Vec::new(),
+            active: None,
+            end: plan.end,
+            next,
+            previous_end: plan.end,
+            obsolete: None,
+        };
+        let all = found.iter().zip(facts).zip(&plan.kept).enumerate();
+        for (index, ((file, facts), kept)) in all {
+            let is_last = Some(index) == last;
+            if is_last && appends {
+                recovered.active = Some((file.clone(), kept.frames_end));
+                continue;
+            }
+            let previous_end = facts.header.map_or(facts.base, |header| header.previous_end);
+            if is_last && facts.is_empty(kept) && kept.trim {
+                // Skipped offsets before and after it are one gap.
+                recovered.previous_end = previous_end;
+                recovered.obsolete = Some(file.path.clone());
+                continue;
+            }
+            let (base, header, end) = (facts.base, facts.header, kept.frames_end);
+            let segment =
+                Segment::at_rest(file.path.clone(), base, previous_end, header, end);
+            if let (Content::Surveyed(survey), true, false) = (&facts.content, kept.trim, kept.sealed)
+            {
+                let last_time = survey.last_time.unwrap_or(recovered.checkpoint.durable.time);
+                let footer = Footer { end: survey.stop.offset, last_time };
+                segment.set_rolled(Arc::clone(&file.file), end, footer);
+                recovered.sealable.push(Arc::clone(&segment));
+            }
+            recovered.segments.push(segment);
+        }
+        recovered.checkpoint.durable.time =
+            facts.iter().filter_map(last_time).fold(recovered.checkpoint.durable.time, u64::max);
+        recovered
+    }
+
+    /// Makes the log that is served, with its first checkpoint written: from then on the log is
+    /// not closed in order until it is again.
+    fn serve(
+        self,
+        recovered: Recovered,
+        meta: &Meta,
+        lock: Arc<dyn File>,
+        options: &LogOptions,
+        mut report: RecoveryReport,
+        started: std::time::Duration,
+    ) -> Result<Arc<Shared>> {
+        let copy = options.read_mode == ReadMode::Copied;
+        let (active, writer) = self.active(&recovered, copy)?;
+        if let Some(obsolete) = &recovered.obsolete {
+            let removed = self.site.host.remove_file(obsolete);
+            removed.map_err(|error| Error::io("remove", obsolete, error))?;
+        }
+        let Recovered { mut checkpoint, checkpoint_file, mut segments, sealable, .. } = recovered;
+        let mark = Mark {
+            offset: recovered.next,
+            segment: active.base,
+            position: writer.position() as u64,
+            time: checkpoint.durable.time,
+        };
+        segments.push(active);
+        checkpoint.clean = false;
+        checkpoint.unproven = false;
+        checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
+        checkpoint.losses.lost_tail += recovered.next.since(recovered.end);
+        let lost = report.damage.iter().map(|damage| (damage.from, damage.to)).collect::<Vec<_>>();
+        report.elapsed = self.site.host.monotonic().saturating_sub(started);
+        let shared = Arc::new(Shared {
+            id: meta.id,
+            read_mode: options.read_mode,
+            end: AtomicU64::new(recovered.next.get()),
+            log_start: AtomicU64::new(checkpoint.log_start.get()),
+            latch: Latch::default(),
+            counters: Counters::default(),
+            append: Mutex::new(Appender::new(writer, recovered.next, mark.time)),
+            segments: Segments::new(segments, copy),
+            syncer: Syncer::new(mark),
+            checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
+            prepared: Mutex::new(None),
+            maintenance: Maintenance::default(),
+            recovery: report,
+            lock: Mutex::new(Some(lock)),
+            site: self.site,
+        });
+        for (from, to) in lost {
+            shared.count_loss(from, to, GapReason::Damage);
+        }
+        shared.write_checkpoint(|content| {
+            content.reservation = content.reservation.max(recovered.next.advance(RESERVED_AHEAD));
+        })?;
+        shared.maintenance.add_sealable(sealable);
+        maintenance::start(&shared)
+            .map_err(|error| Error::io("start a thread for", &shared.site.dir, error))?;
+        Ok(shared)
+    }
+
+    /// The active segment: the last one, or a new one whose name is durable.
+    fn active(
+        &self,
+        recovered: &Recovered,
+        copy: bool,
+    ) -> Result<(Arc<Segment>, SegmentWriter)> {
+        let Some((found, frames_end)) = &recovered.active else {
+            let mut new = PreparedSegment::create(&self.site)?;
+            let path = segment_path(&self.site.dir, recovered.next);
+            let io = |error| Error::io("create", &path, error);
+            new.begin(recovered.next, recovered.previous_end, &self.site).map_err(io)?;
+            if let Some(kind) = self.sync {
+                let failed = |error| recover::sync_failed(&path, error);
+                new.writer.file().sync(kind).map_err(failed)?;
+                self.site.host.sync_dir(&self.site.dir).map_err(failed)?;
+            }
+            let view = new.writer.view(copy);
+            return Ok((Segment::active(path, new.writer.header, view), new.writer));
+        };
+        let path = &found.path;
+        let io = |error| Error::io("open", path, error);
+        let (_, _, header, _) = recover::open_segment(&*self.site.host, path, Access::Read)?;
+        let header = header.map_err(|error| Error::decode(path, 0, error))?;
+        found.file.set_len(*frames_end as u64).map_err(io)?;
+        let writer = open_writer(&found.file, header, *frames_end, &self.site).map_err(io)?;
+        let view = writer.view(copy);
+        Ok((Segment::active(path.clone(), header, view), writer))
+    }
+}
+
+/// Whether the log was closed in order, and the files agree.
+fn is_clean(listing: &Listing, checkpoint: &Checkpoint) -> bool {
+    let Mark { segment, position, .. } = checkpoint.durable;
+    let last = listing.segments.last();
+    checkpoint.clean && last.is_some_and(|&(base, len)| base == segment && len >= position)
+}
+
+/// Where a scan of the segment at `base` starts, and the offset that should stand there: at the
+/// recorded durable point if that is in the segment.
+fn scan_start(checkpoint: &Checkpoint, base: Offset, len: usize) -> (usize, Offset) {
+    let Mark { offset, segment, position, .. } = checkpoint.durable;
+    match usize::try_from(position) {
+        Ok(position) if segment == base && (FRAMES_START..=len).contains(&position) => {
+            (position, offset)
+        }
+        _ => (FRAMES_START, base),
+    }
+}
+
+/// The append time of the last frame, as far as the facts tell.
+fn last_time(facts: &Facts) -> Option<u64> {
+    match &facts.content {
+        Content::Sealed { footer, .. } => Some(footer.last_time),
+        Content::Surveyed(survey) => survey.last_time,
+        Content::Closed { .. } | Content::Unreadable => None,
+    }
+}
+
+fn refuse_damage(damage: &[Damage]) -> Result<()> {
+    match damage.split_first() {
+        None => Ok(()),
+        Some((first, more)) => Err(ErrorKind::Damaged {
+            path: first.path.clone(),
+            from: first.from,
+            to: first.to,
+            more: more.len(),
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,255 @@
+//! A log that another process may have open: read by `pread`, never changed.
+//!
+//! What the writer publishes is not visible from here, so the end is where frames that verify
+//! end. Bytes behind it that are no frame are "not yet", unless something that was recorded
+//! (the checkpoint, a later frame) says that they were durable: then they are damage.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    cursor::Source,
+    directory,
+    recover,
+    report::Gap,
+    segments::{Spot, segment_path},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        checkpoint::{Checkpoint, Mark},
+        meta::Meta,
+        segment::SegmentHeader,
+    },
+    fs::{Access, File, Host},
+    offset::Offset,
+    options::Config,
+    segment::{End, FRAMES_START, FileBytes, Found, Scanner, View},
+};
+
+/// Waits between looks at a log without news: doubled from the shortest to the longest.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// A log opened read-only.
+#[derive(Debug)]
+pub(crate) struct ReadOnly {
+    host: Arc<dyn Host>,
+    pub(crate) dir: PathBuf,
+    pub(crate) meta: Meta,
+    pub(crate) config: Config,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Base offsets of the segments there were at the last look.
+    segments: Vec<Offset>,
+    /// Headers read so far; `None` for one that does not verify.
+    headers: BTreeMap<Offset, Option<SegmentHeader>>,
+    /// How far the end is known: where to look on for it.
+    end: Mark,
+    /// The last file opened.
+    file: Option<(Offset, Arc<dyn File>)>,
+}
+
+impl ReadOnly {
+    /// Opens the log at `dir`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `NotALog`, `UnsupportedVersion`, `SymbolicLink`, `Corrupt`, `Io`.
+    pub(crate) fn open(host: Arc<dyn Host>, dir: &Path) -> Result<Self> {
+        let is_log = match directory::list(&*host, dir)? {
+            None => false,
+            Some(listing) => listing.is_log(dir)?,
+        };
+        if !is_log {
+            return Err(ErrorKind::NotFound { path: dir.to_path_buf() }.into());
+        }
+        let (meta, _, _) = directory::read_meta(&*host, dir)?;
+        let config = Config::resolve(&meta.options)?;
+        let state = Mutex::default();
+        Ok(Self { host, dir: dir.to_path_buf(), meta, config, state })
+    }
+
+    pub(crate) fn host(&self) -> &Arc<dyn Host> {
+        &self.host
+    }
+
+    /// The checkpoint as recorded by now.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedVersion`, `Io`.
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(directory::read_checkpoint(&*self.host, &self.dir)?.0.unwrap_or_default())
+    }
+
+    /// Base offsets of the segments, as of now.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub(crate) fn list_segments(&self) -> Result<Vec<Offset>> {
+        let listing = directory::list(&*self.host, &self.dir)?
+            .ok_or_else(|| ErrorKind::NotFound { path: self.dir.clone() })?;
+        Ok(listing.segments.into_iter().map(|(base, _)| base).collect())
+    }
+
+    /// Where the log ends, found by reading on from where it was found last.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedVersion`, `Io`.
+    pub(crate) fn find_end(&self) -> Result<Offset> {
+        let segments = self.list_segments()?;
+        let recorded = self.checkpoint()?.durable;
+        let mut state = self.state.lock();
+        state.segments = segments;
+        if recorded.offset > state.end.offset {
+            state.end = recorded;
+        }
+        let Some(&last) = state.segments.last() else { return Ok(state.end.offset) };
+        let Some((file, header)) = self.segment(&mut state, last)? else {
+            return Ok(state.end.offset.max(last));
+        };
+        let known = usize::try_from(state.end.position).unwrap_or(FRAMES_START);
+        let (position, expected) = if state.end.segment == last && known >= FRAMES_START {
+            (known, state.end.offset)
+        } else {
+            (FRAMES_START, last)
+        };
+        let path = segment_path(&self.dir, last);
+        let io = |error| Error::io("read", &path, error);
+        let len = usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX);
+        let mut scanner = Scanner::new(header.seed(), last, Offset::MAX, position, expected);
+        let mut bytes = FileBytes::new(&*file, len);
+        loop {
+            match scanner.step(&mut bytes).map_err(io)? {
+                Found::Frame(frame) => {
+                    state.end = Mark {
+                        offset: frame.end(),
+                        segment: last,
+                        position: (frame.position + frame.len) as u64,
+                        time: frame.append_time,
+                    };
+                }
+                Found::Hole(hole) if hole.to <= recorded.offset => {}
+                Found::Hole(_) | Found::Footer(..) | Found::Stop(_) => break,
+            }
+        }
+        Ok(state.end.offset.max(last))
+    }
+
+    /// The file and the header of a segment; `None` if the header does not verify.
+    fn segment(
+        &self,
+        state: &mut State,
+        base: Offset,
+    ) -> Result<Option<(Arc<dyn File>, SegmentHeader)>> {
+        let path = segment_path(&self.dir, base);
+        let known = state.headers.get(&base).copied().flatten();
+        if let (Some(header), Some((_, file))) =
+            (known, state.file.as_ref().filter(|(held, _)| *held == base))
+        {
+            return Ok(Some((Arc::clone(file), header)));
+        }
+        let (file, _, header, _) = recover::open_segment(&*self.host, &path, Access::Read)?;
+        let header = header.ok().filter(|header| header.base == base);
+        state.headers.insert(base, header);
+        state.file = Some((base, Arc::clone(&file)));
+        Ok(header.map(|header| (file, header)))
+    }
+}
+
+impl Source for ReadOnly {
+    fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    fn start(&self) -> Offset {
+        self.checkpoint().map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
+    }
+
+    /// What is there is told from the bytes.
+    fn visible_end(&self) -> Result<Offset> {
+        Ok(Offset::MAX)
+    }
+
+    fn durable(&self) -> Result<Offset> {
+        Ok(self.checkpoint()?.durable.offset)
+    }
+
+    fn find(&self, offset: Offset) -> Result<Option<Spot>> {
+        let segments = self.list_segments()?;
+        let mut state = self.state.lock();
+        state.segments = segments;
+        let behind = state.segments.partition_point(|&base| base <= offset);
+        let Some(&base) = state.segments.get(behind.saturating_sub(1)) else { return Ok(None) };
+        let next = match state.segments.get(behind.max(1)).copied() {
+            None => None,
+            Some(next) => {
+                let header = match state.headers.get(&next) {
+                    Some(Some(header)) => Some(*header),
+                    _ => self.segment(&mut state, next)?.map(|(_, header)| header),
+                };
+                Some((next, header.map_or(next, |header| header.previous_end)))
+            }
+        };
+        let path = segment_path(&self.dir, base);
+        let mut previous_end = base;
+        let view = match self.segment(&mut state, base)? {
+            None => None,
+            Some((file, header)) => {
+                previous_end = header.previous_end;
+                let len = file.len().map_err(|error| Error::io("read", &path, error))?;
+                let end = End::Fixed(usize::try_from(len).unwrap_or(usize::MAX));
+                Some(View::copied(base, header.seed(), file, end))
+            }
+        };
+        Ok(Some(Spot { base, previous_end, path, view, next }))
+    }
+
+    fn is_foreign(&self) -> bool {
+        true
+    }
+
+    /// The writer counts; this changes nothing.
+    fn count_loss(&self, _gap: &Gap) {}
+
+    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
+        self.look_until(until, || Ok(self.find_end()? > offset))
+    }
+
+    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
+        self.look_until(until, || Ok(self.durable()? > offset))
+    }
+
+    fn check_below(&self, _below: Offset) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl ReadOnly {
+    /// Looks again and again, with growing pauses, until there is news or the time is over.
+    fn look_until(&self, until: Duration, news: impl Fn() -> Result<bool>) -> Result<()> {
+        let parker = self.host.parker();
+        let mut pause = SHORTEST_WAIT;
+        while !news()? {
+            let now = self.host.monotonic();
+            if now >= until {
+                break;
+            }
+            parker.park(Some(until.min(now + pause)));
+            pause = (pause * 2).min(LONGEST_WAIT);
+        }
+        Ok(())
+    }
+}

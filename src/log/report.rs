@@ -1,0 +1,131 @@
+//! What opening, reading and counting tell the user.
+
+use std::{fmt, ops::Range, path::PathBuf, time::Duration};
+
+use crate::offset::Offset;
+
+/// Records that are not there, met by a reader or a consumer: `from` (included) to `to`
+/// (excluded).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The first offset missing.
+    pub from: Offset,
+    /// The first offset that is there again (or will be).
+    pub to: Offset,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why records are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// They were deleted because they were old, or many.
+    Retention,
+    /// They made room for newer ones on a full log.
+    DropOldest,
+    /// They were durable, and no longer verify. The damaged bytes are still in the log.
+    Damage,
+    /// A power cut took what was not durable. Offsets went on behind the reservation, so that
+    /// none is used twice: at most this many records were lost, maybe none.
+    LostTail,
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retention => "retention",
+            Self::DropOldest => "drop_oldest",
+            Self::Damage => "damage",
+            Self::LostTail => "lost_tail",
+        })
+    }
+}
+
+/// A damaged place: records that were durable and cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in the file it begins.
+    pub position: u64,
+    /// The first offset lost.
+    pub from: Offset,
+    /// The first offset readable again. Equal to `from` where no record is lost: a copy of a
+    /// header, a footer or one of two slots is damaged, and its twin stands in.
+    pub to: Offset,
+    /// What was found.
+    pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, position, from, to, reason } = self;
+        write!(f, "{} at byte {position}: {reason}", path.display())?;
+        if from == to { f.write_str(", no record lost") } else { write!(f, ", offsets {from} to {to} lost") }
+    }
+}
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The log was made by this opening.
+    pub created: bool,
+    /// The log had been closed in order, so that nothing was recovered.
+    pub clean: bool,
+    /// The machine has not been started again since the log was last open: only the process ended.
+    pub same_boot: bool,
+    /// Bytes read and verified because they were not known to be durable.
+    pub scanned_bytes: u64,
+    /// Frames among them that verified.
+    pub scanned_frames: u64,
+    /// Bytes, not counting zeros that were allocated ahead, that were cut from the tail, because
+    /// they were not durable and do not verify, or stand behind such bytes.
+    pub cut_bytes: u64,
+    /// Where those bytes were put.
+    pub quarantined: Vec<PathBuf>,
+    /// Damage below the durable offset. It stays in place; everything else is served.
+    pub damage: Vec<Damage>,
+    /// Offsets that were skipped, because records with them may have been lost: where the log
+    /// ended, and where it goes on. At most this many records were lost, maybe none.
+    pub lost_tail: Option<Range<Offset>>,
+    /// Groups whose committed offset was beyond the end of what survived, and that offset. They
+    /// go on from there: the gap that follows is told to them.
+    pub groups_ahead: Vec<(String, Offset)>,
+    /// How long opening took.
+    pub elapsed: Duration,
+}
+
+/// Numbers of a log, as of the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The first offset.
+    pub log_start_offset: Offset,
+    /// The next offset to be written.
+    pub log_end_offset: Offset,
+    /// Everything below survives a power cut.
+    pub durable_offset: Offset,
+    /// Segments, the active one included.
+    pub segments: u64,
+    /// Records appended since the log was opened.
+    pub appended_records: u64,
+    /// Bytes appended since the log was opened, with what frames add.
+    pub appended_bytes: u64,
+    /// Sends since the log was opened that failed.
+    pub failed_sends: u64,
+    /// Device syncs of segments since the log was opened; each served all who waited.
+    pub syncs: u64,
+    /// Times the append path had to make room itself since the log was opened, because the
+    /// maintenance thread had not yet.
+    pub late_preparations: u64,
+    /// Records lost to damage, ever, as far as it was met.
+    pub lost_to_damage: u64,
+    /// Offsets skipped after power cuts, ever: at most this many records were lost.
+    pub lost_to_tails: u64,
+    /// Whether a sync failed, so that the log takes no more writes.
+    pub latched: bool,
+}

@@ -1,0 +1,357 @@
+//! Making records durable: one sync for all who wait, led by whoever came first.
+//!
+//! The leader takes the log's end under the append lock, lets go of it, and syncs every segment
+//! that has unsynced frames, oldest first, and the directory if an entry in it is new. Then the
+//! durable offset moves to that end, everyone below it is woken, and one of those above it to
+//! lead next. Leadership is given up by a guard, so that an error or a panic blocks nobody.
+//!
+//! A sync that fails is final: it sets the latch before anyone is woken, and nothing is synced
+//! after that.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::Shared;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::checkpoint::Mark,
+    fs::{File, SyncKind},
+    offset::Offset,
+    options::Fsync,
+};
+
+/// The first sync that failed.
+#[derive(Debug, Default)]
+pub(crate) struct Latch(OnceLock<(PathBuf, Arc<std::io::Error>)>);
+
+impl Latch {
+    pub(crate) fn set(&self, path: &Path, error: Arc<std::io::Error>) -> Error {
+        self.0.get_or_init(|| (path.to_path_buf(), error));
+        self.check().err().unwrap_or_else(|| ErrorKind::Closed.into())
+    }
+
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// # Errors
+    ///
+    /// `SyncFailed` once a sync has failed.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.0.get() {
+            None => Ok(()),
+            Some((path, source)) => {
+                let (path, source) = (path.clone(), Arc::clone(source));
+                Err(ErrorKind::SyncFailed { path, source }.into())
+            }
+        }
+    }
+}
+
+/// Who leads, and who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Syncer {
+    state: Mutex<State>,
+    durable: AtomicU64,
+    /// Where the durable offset stands in the files.
+    mark: Mutex<Mark>,
+    syncs: AtomicU64,
+    /// Somebody waits who can't sync by itself (a future, or a receipt nobody looks at).
+    pub(super) requested: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leading: bool,
+    next_id: u64,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    until: Offset,
+    waker: Waker,
+    role: Role,
+}
+
+/// What a waiter does for the sync it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A thread that can lead it.
+    Leads,
+    /// A future: the maintenance thread is asked to lead it.
+    Asks,
+    /// A reader that only wants to know: it takes what the flush policy brings.
+    Watches,
+}
+
+/// What the leader syncs.
+struct Target {
+    files: Vec<(PathBuf, Arc<dyn File>)>,
+    rolled: usize,
+    directory: bool,
+    mark: Mark,
+}
+
+/// A future's place among the waiters.
+#[derive(Debug)]
+pub(crate) struct WaiterId(u64);
+
+impl Syncer {
+    pub(crate) fn new(mark: Mark) -> Self {
+        let durable = AtomicU64::new(mark.offset.get());
+        Self { durable, mark: Mutex::new(mark), ..Self::default() }
+    }
+
+    #[inline]
+    pub(crate) fn durable(&self) -> Offset {
+        Offset::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        *self.mark.lock()
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    /// How this log syncs; `None` if it does not.
+    pub(crate) fn sync_kind(&self) -> Option<SyncKind> {
+        sync_kind(self.site.config.fsync)
+    }
+
+    /// Waits until everything below `until` is durable, syncing if nobody else does.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`, `DurabilityOff`.
+    pub(crate) fn sync_until(&self, until: Offset) -> Result<()> {
+        let kind = self.sync_kind().ok_or(ErrorKind::DurabilityOff)?;
+        while self.syncer.durable() < until {
+            let parker = {
+                let mut state = self.syncer.state.lock();
+                if self.syncer.durable() >= until {
+                    break;
+                }
+                self.latch.check()?;
+                if state.leading {
+                    let parker = self.site.host.parker();
+                    state.add(until, parker.waker(), Role::Leads);
+                    Some(parker)
+                } else {
+                    state.leading = true;
+                    None
+                }
+            };
+            match parker {
+                Some(parker) => parker.park(None),
+                None => Leader { shared: self }.lead(kind)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// For a future: whether everything below `until` is durable; else `waker` is called when it
+    /// is, or when the latch is set, and the maintenance thread is asked to sync.
+    pub(crate) fn poll_durable(
+        &self,
+        until: Offset,
+        waker: &Waker,
+        place: &mut Option<WaiterId>,
+    ) -> Result<bool> {
+        let mut state = self.syncer.state.lock();
+        if self.syncer.durable() >= until {
+            return Ok(true);
+        }
+        self.latch.check()?;
+        self.check_open()?;
+        if let Some(WaiterId(id)) = place.take() {
+            state.waiters.retain(|waiter| waiter.id != id);
+        }
+        *place = Some(WaiterId(state.add(until, waker.clone(), Role::Asks)));
+        drop(state);
+        self.request_sync();
+        Ok(false)
+    }
+
+    /// Waits until the record at `offset` is durable, or until `until`, without syncing.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`, `Closed`.
+    pub(crate) fn watch_durable(&self, offset: Offset, until: Duration) -> Result<()> {
+        let parker = self.site.host.parker();
+        loop {
+            let place = {
+                let mut state = self.syncer.state.lock();
+                if self.syncer.durable() > offset {
+                    return Ok(());
+                }
+                self.latch.check()?;
+                self.check_open()?;
+                WaiterId(state.add(offset.next(), parker.waker(), Role::Watches))
+            };
+            parker.park(Some(until));
+            self.forget_waiter(place);
+            if self.site.host.monotonic() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A future that is dropped waits no longer.
+    pub(crate) fn forget_waiter(&self, WaiterId(id): WaiterId) {
+        self.syncer.state.lock().waiters.retain(|waiter| waiter.id != id);
+    }
+
+    /// Asks the maintenance thread to sync soon.
+    pub(crate) fn request_sync(&self) {
+        if !self.syncer.requested.swap(true, Ordering::AcqRel) {
+            self.maintenance.wake();
+        }
+    }
+
+    /// Wakes whoever waits for durability, so that they see the latch or the end of the log.
+    pub(crate) fn wake_all_waiters(&self) {
+        let waiters = std::mem::take(&mut self.syncer.state.lock().waiters);
+        for waiter in waiters {
+            waiter.waker.wake();
+        }
+    }
+
+    /// Latches the log: a sync of `path` failed.
+    pub(crate) fn latch_log(&self, path: &Path, error: Arc<std::io::Error>) -> Error {
+        let error = self.latch.set(path, error);
+        self.wake_all_waiters();
+        self.wake_readers();
+        error
+    }
+
+    /// Latches the log if `result` is a failed sync.
+    pub(crate) fn latch_on_failure<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if let ErrorKind::SyncFailed { path, source } = error.kind() {
+                self.latch_log(path, Arc::clone(source));
+            }
+        })
+    }
+}
+
+pub(crate) fn sync_kind(fsync: Fsync) -> Option<SyncKind> {
+    match fsync {
+        Fsync::Data => Some(SyncKind::Data),
+        Fsync::Full => Some(SyncKind::Full),
+        Fsync::Off => None,
+    }
+}
+
+impl State {
+    fn add(&mut self, until: Offset, waker: Waker, role: Role) -> u64 {
+        self.next_id += 1;
+        self.waiters.push(Waiter { id: self.next_id, until, waker, role });
+        self.next_id
+    }
+}
+
+/// Leadership of a sync; given up when dropped.
+struct Leader<'a> {
+    shared: &'a Shared,
+}
+
+impl Leader<'_> {
+    fn lead(&self, kind: SyncKind) -> Result<()> {
+        let shared = self.shared;
+        shared.latch.check()?;
+        let target = self.target();
+        shared.syncer.syncs.fetch_add(1, Ordering::Relaxed);
+        for (path, file) in &target.files {
+            file.sync(kind).map_err(|error| shared.fail_sync(path, error))?;
+        }
+        if target.directory {
+            shared
+                .site
+                .host
+                .sync_dir(&shared.site.dir)
+                .map_err(|error| shared.fail_sync(&shared.site.dir, error))?;
+        }
+        *shared.syncer.mark.lock() = target.mark;
+        shared.syncer.durable.store(target.mark.offset.get(), Ordering::Release);
+        let mut appender = shared.append.lock();
+        let sealable: Vec<_> = appender.unsynced.drain(..target.rolled).collect();
+        drop(appender);
+        shared.maintenance.add_sealable(sealable);
+        Ok(())
+    }
+
+    /// What there is to sync now. The append lock is held for this alone.
+    fn target(&self) -> Target {
+        let mut appender = self.shared.append.lock();
+        let mut files: Vec<_> = appender
+            .unsynced
+            .iter()
+            .filter_map(|segment| Some((segment.path.clone(), segment.file()?)))
+            .collect();
+        let base = appender.writer.header.base;
+        let active = super::segments::segment_path(&self.shared.site.dir, base);
+        files.push((active, Arc::clone(appender.writer.file())));
+        Target {
+            files,
+            rolled: appender.unsynced.len(),
+            directory: std::mem::take(&mut appender.directory_dirty),
+            mark: Mark {
+                offset: appender.next,
+                segment: base,
+                position: appender.writer.position() as u64,
+                time: appender.last_time,
+            },
+        }
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        let durable = self.shared.syncer.durable();
+        let latched = self.shared.latch.is_set();
+        let mut state = self.shared.syncer.state.lock();
+        state.leading = false;
+        let mut woken: Vec<Waiter> =
+            state.waiters.extract_if(.., |waiter| latched || waiter.until <= durable).collect();
+        // One of those that still wait leads the next sync.
+        let next = state.waiters.iter().position(|waiter| waiter.role == Role::Leads);
+        let asked = state.waiters.iter().any(|waiter| waiter.role == Role::Asks);
+        if let Some(next) = next {
+            woken.push(state.waiters.remove(next));
+        }
+        drop(state);
+        if next.is_none() && asked {
+            self.shared.request_sync();
+        }
+        for waiter in woken {
+            waiter.waker.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Latches the log and notes that in the checkpoint, so that the next opening does not trust
+    /// the page cache to hold what was written.
+    fn fail_sync(&self, path: &Path, error: std::io::Error) -> Error {
+        let error = self.latch_log(path, Arc::new(error));
+        self.note_unproven();
+        error
+    }
+}

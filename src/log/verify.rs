@@ -1,0 +1,213 @@
+//! Reading everything, checking every checksum, changing nothing.
+
+use super::{
+    directory,
+    open::slot_damage,
+    plan::{self, Content, Facts},
+    read_only::ReadOnly,
+    recover,
+    report::Damage,
+    segments::segment_path,
+};
+use crate::{
+    error::{Error, Result},
+    format::{
+        checkpoint::Mark,
+        file_name,
+        segment::FOOTER_LEN,
+    },
+    fs::Access,
+    group,
+    offset::Offset,
+    segment::{FRAMES_START, FileBytes, Scanner, last_nonzero},
+};
+
+/// What verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Segments read.
+    pub segments: u64,
+    /// Frames that verified.
+    pub frames: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// The first offset, and the one behind the last that is intact.
+    pub log_start_offset: Offset,
+    /// The offset behind the last intact record.
+    pub log_end_offset: Offset,
+    /// Everything below was recorded as durable.
+    pub durable_offset: Offset,
+    /// What is damaged: records, or something beside them that has a twin.
+    pub damage: Vec<Damage>,
+    /// Bytes behind the last intact frame that were never recorded as durable: a record that is
+    /// being written, or what a crash left. The next opening for writing cuts them.
+    pub unproven_bytes: u64,
+}
+
+/// A segment, as [`ReadOnlyLog::segments`](crate::ReadOnlyLog::segments) lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// The offset behind its last record; of the active segment, as of the call.
+    pub end_offset: Offset,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// It has a footer: it is complete and durable.
+    pub sealed: bool,
+    /// Its file.
+    pub path: std::path::PathBuf,
+}
+
+impl ReadOnly {
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `UnsupportedVersion`. Damage is no error.
+    pub(crate) fn verify(&self) -> Result<VerifyReport> {
+        let mut report = VerifyReport::default();
+        let (checkpoint, fallback) = directory::read_checkpoint(&**self.host(), &self.dir)?;
+        if let Some(fallback) = fallback {
+            let path = self.dir.join(file_name::CHECKPOINT);
+            report.damage.push(slot_damage(&path, fallback));
+        }
+        let checkpoint = checkpoint.unwrap_or_default();
+        self.verify_slots(&mut report)?;
+        let mut facts = Vec::new();
+        let mut paths = Vec::new();
+        let mut lens = Vec::new();
+        let bases = self.list_segments()?;
+        for (index, &base) in bases.iter().enumerate() {
+            let limit = bases.get(index + 1).copied().unwrap_or(Offset::MAX);
+            paths.push(segment_path(&self.dir, base));
+            let (fact, len) = self.examine(base, limit, checkpoint.durable, &mut report)?;
+            facts.push(fact);
+            lens.push(len);
+        }
+        let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
+        for damaged in &plan.damage {
+            report.damage.push(Damage {
+                path: paths.get(damaged.segment).cloned().unwrap_or_else(|| self.dir.clone()),
+                position: damaged.position as u64,
+                from: damaged.from,
+                to: damaged.to,
+                reason: damaged.why.to_string(),
+            });
+        }
+        report.log_start_offset = checkpoint.log_start;
+        report.log_end_offset = plan.end;
+        report.durable_offset = plan.durable;
+        for (index, (base, len)) in bases.iter().zip(lens).enumerate() {
+            let kept = plan.kept.get(index);
+            // Behind damage, bytes are not unproven: they were durable.
+            if kept.is_some_and(|kept| !kept.trim || kept.sealed) {
+                continue;
+            }
+            let from = kept.map_or(FRAMES_START, |kept| kept.frames_end);
+            report.unproven_bytes += self.written_behind(*base, from, len)?;
+        }
+        Ok(report)
+    }
+
+    /// Checks `meta` and the groups' files.
+    fn verify_slots(&self, report: &mut VerifyReport) -> Result<()> {
+        let (_, content, path) = directory::read_meta(&**self.host(), &self.dir)?;
+        if let Some(fallback) = content.fallback {
+            report.damage.push(slot_damage(&path, fallback));
+        }
+        for group in group::list(&**self.host(), &self.dir)? {
+            match (&group.state, group.fallback) {
+                (_, Some(fallback)) => report.damage.push(slot_damage(&group.path, fallback)),
+                (Err(error), None) => report.damage.push(Damage {
+                    path: group.path.clone(),
+                    position: 0,
+                    from: Offset::ZERO,
+                    to: Offset::ZERO,
+                    reason: error.to_string(),
+                }),
+                (Ok(_), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn examine(
+        &self,
+        base: Offset,
+        limit: Offset,
+        durable: Mark,
+        report: &mut VerifyReport,
+    ) -> Result<(Facts, usize)> {
+        let path = segment_path(&self.dir, base);
+        let host = &**self.host();
+        let (file, len, header, damaged_copy) =
+            recover::open_segment(host, &path, Access::Read)?;
+        report.segments += 1;
+        report.bytes += len as u64;
+        let mut note = |position: u64, reason: &str| {
+            let (path, reason) = (path.clone(), reason.to_owned());
+            report.damage.push(Damage { path, position, from: base, to: base, reason });
+        };
+        let header = header.ok().filter(|header| header.base == base);
+        if let (Some(position), true) = (damaged_copy, header.is_some()) {
+            note(position, "a copy of the header is damaged");
+        }
+        let Some(header) = header else {
+            return Ok((Facts { base, header, content: Content::Unreadable }, len));
+        };
+        let scanner = Scanner::new(header.seed(), base, limit, FRAMES_START, base);
+        let survey = recover::survey(&*file, &path, len, scanner)?;
+        report.frames += survey.frames;
+        let rolled_and_durable = limit != Offset::MAX && durable.segment > base;
+        if rolled_and_durable && survey.footer.is_none() && survey.stop.why.is_some() {
+            let at = len.saturating_sub(FOOTER_LEN).min(survey.stop.position) as u64;
+            let path = path.clone();
+            let (from, to) = (survey.stop.offset, survey.stop.offset);
+            let reason = "the footer is damaged".to_owned();
+            report.damage.push(Damage { path, position: at, from, to, reason });
+        }
+        Ok((Facts { base, header: Some(header), content: Content::Surveyed(survey) }, len))
+    }
+
+    /// How many bytes lie from `from` to the last one that is not zero.
+    fn written_behind(&self, base: Offset, from: usize, len: usize) -> Result<u64> {
+        let path = segment_path(&self.dir, base);
+        let io = |error| Error::io("read", &path, error);
+        let file = self.host().open(&path, Access::Read).map_err(io)?;
+        let mut bytes = FileBytes::new(&*file, len);
+        let end = last_nonzero(&mut bytes, from).map_err(io)?;
+        Ok(end.map_or(0, |end| (end - from) as u64))
+    }
+
+    /// Lists the segments.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `UnsupportedVersion`.
+    pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>> {
+        let end = self.find_end()?;
+        let bases = self.list_segments()?;
+        let mut infos = Vec::new();
+        for (index, &base) in bases.iter().enumerate() {
+            let path = segment_path(&self.dir, base);
+            let (file, len, header, _) =
+                recover::open_segment(&**self.host(), &path, Access::Read)?;
+            let footer = match header {
+                Ok(header) => recover::read_footer(&*file, &path, len, &header)?,
+                Err(_) => None,
+            };
+            let next = bases.get(index + 1).copied().unwrap_or(end);
+            infos.push(SegmentInfo {
+                base_offset: base,
+                end_offset: footer.map_or(next, |(footer, _)| footer.end),
+                bytes: file.len().map_err(|error| Error::io("read", &path, error))?,
+                sealed: footer.is_some(),
+                path,
+            });
+        }
+        Ok(infos)
+    }
+}

@@ -1,0 +1,316 @@
+//! What a log is opened with, and the levels a producer chooses from.
+
+use std::time::Duration;
+
+use crate::{
+    error::{Error, Result},
+    format::{self, meta::StoredOptions},
+};
+
+/// When a send counts as done: what its record survives from then on.
+///
+/// | level | Kafka | done when | survives |
+/// |---|---|---|---|
+/// | `None` | `acks=0` | the producer has it | nothing: a crash may lose it |
+/// | `Written` | `acks=1` | it is in the operating system's page cache | panic, abort, `kill -9`, the OOM killer |
+/// | `Durable` | (no such mode on one node) | the device has it | also a power cut and a kernel panic |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Acks {
+    /// The caller does not wait for anything.
+    #[doc(alias = "acks=0")]
+    None,
+    /// In the page cache: the end of this process does not take it.
+    #[doc(alias = "acks=1")]
+    Written,
+    /// On the device. The default.
+    #[default]
+    #[doc(alias = "acks=all")]
+    Durable,
+}
+
+/// When the log syncs by itself, so that `Written` records become durable too.
+///
+/// The default is [every second](FlushPolicy::every).
+///
+/// ```
+/// use std::time::Duration;
+/// use duralog::FlushPolicy;
+///
+/// let policy = FlushPolicy::every_messages(1_000).or_every(Duration::from_millis(100));
+/// assert_eq!(policy.messages(), Some(1_000));
+/// assert_eq!(policy.interval(), Some(Duration::from_millis(100)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushPolicy {
+    pub(crate) messages: Option<u64>,
+    pub(crate) interval: Option<Duration>,
+}
+
+impl FlushPolicy {
+    /// Sync when this many records are not durable: the send that completes the number waits for
+    /// the sync, so at most this many (and what other threads append meanwhile) are at risk.
+    #[doc(alias = "flush.messages")]
+    pub const fn every_messages(messages: u64) -> Self {
+        Self { messages: Some(messages), interval: None }
+    }
+
+    /// Sync when the oldest record that is not durable is this old, in the background. Resolution:
+    /// a millisecond.
+    #[doc(alias = "flush.ms")]
+    pub const fn every(interval: Duration) -> Self {
+        Self { messages: None, interval: Some(interval) }
+    }
+
+    /// Sync after every append: each send waits for the device, whatever its acks.
+    pub const fn every_append() -> Self {
+        Self::every_messages(1)
+    }
+
+    /// Never by itself: only [`Acks::Durable`], [`Log::sync`](crate::Log::sync) and
+    /// [`Log::close`](crate::Log::close) sync.
+    pub const fn never() -> Self {
+        Self { messages: None, interval: None }
+    }
+
+    /// Also by interval; whichever comes first.
+    #[must_use]
+    pub const fn or_every(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Also by number of records; whichever comes first.
+    #[must_use]
+    pub const fn or_every_messages(mut self, messages: u64) -> Self {
+        self.messages = Some(messages);
+        self
+    }
+
+    /// The number of records, if the policy has one.
+    pub const fn messages(self) -> Option<u64> {
+        self.messages
+    }
+
+    /// The interval, if the policy has one.
+    pub const fn interval(self) -> Option<Duration> {
+        self.interval
+    }
+}
+
+impl Default for FlushPolicy {
+    fn default() -> Self {
+        Self::every(DEFAULT_FLUSH_INTERVAL)
+    }
+}
+
+/// How the log syncs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fsync {
+    /// `fdatasync(2)`: the bytes, and of the file's attributes what is needed to read them.
+    #[default]
+    Data,
+    /// `fsync(2)`; on macOS `F_FULLFSYNC`.
+    Full,
+    /// No call at all, for tests and throw-away data. Nothing is ever durable, and whoever asks
+    /// for [`Acks::Durable`] is refused.
+    Off,
+}
+
+/// How the active segment is written. The guarantees are the same; the speed is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WriteMode {
+    /// `Mapped` where that is known to be safe (ext4, XFS and tmpfs on Linux), else `Buffered`.
+    #[default]
+    Auto,
+    /// Store into a shared mapping of preallocated blocks: no system call for an append. Where
+    /// blocks cannot be preallocated, opening fails. On a file system that may have to allocate a
+    /// block again to overwrite it (btrfs), a full disk kills the process with `SIGBUS`.
+    Mapped,
+    /// One `pwrite(2)` for each frame.
+    Buffered,
+}
+
+/// How records are read in the process that has the log open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadMode {
+    /// Borrow from a mapping of the file where the log writes through one, too. A medium that
+    /// fails while it is read kills the process with `SIGBUS`.
+    #[default]
+    Mapped,
+    /// Copy with `pread(2)` into memory of the consumer: a medium that fails is an error.
+    Copied,
+}
+
+/// What `open` does about damage: records that were durable once and no longer verify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnDamage {
+    /// Open, serve all other records, report the damage. The default.
+    #[default]
+    Serve,
+    /// Fail with [`ErrorKind::Damaged`](crate::ErrorKind::Damaged) and change nothing.
+    ///
+    /// `open` looks at the end of every sealed segment and at what was not known to be durable. It
+    /// does not read the rest; [`ReadOnlyLog::verify`](crate::ReadOnlyLog::verify) does.
+    Refuse,
+}
+
+/// Default of [`LogOptions::segment_bytes`]: 64 MiB.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
+/// Smallest [`LogOptions::segment_bytes`]: 8 KiB.
+pub const MIN_SEGMENT_BYTES: u64 = 8 << 10;
+/// Largest [`LogOptions::segment_bytes`]: 2 GiB.
+pub const MAX_SEGMENT_BYTES: u64 = 2 << 30;
+/// Default of [`LogOptions::segment_age`]: 7 days, as Kafka's.
+pub const DEFAULT_SEGMENT_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Default of [`LogOptions::max_record_bytes`]: 16 MiB, or what fits a segment if that is less.
+pub const DEFAULT_MAX_RECORD_BYTES: u64 = 16 << 20;
+/// Interval of the default [`FlushPolicy`]: a second.
+pub const DEFAULT_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Options of a log; [`open`](LogOptions::open) makes the log if there is none.
+///
+/// Options marked *stored* are kept in the log: they need not be repeated, and given again they
+/// replace the stored value from then on. The others hold for this opening only. No setter fails:
+/// `open` checks them all, and names the one that is wrong.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct LogOptions {
+    pub(crate) stored: StoredOptions,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) on_damage: OnDamage,
+}
+
+impl LogOptions {
+    /// No option given: a log opens with what it has stored, a new one with the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// *Stored.* Size at which the active segment is rolled, in bytes; 8 KiB to 2 GiB, by default
+    /// [64 MiB](DEFAULT_SEGMENT_BYTES). A frame (a record, or a batch) never spans segments.
+    #[doc(alias = "segment.bytes")]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.stored.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// *Stored.* Age of its first record at which the active segment is rolled; at least a
+    /// millisecond, by default [7 days](DEFAULT_SEGMENT_AGE).
+    #[doc(alias = "segment.ms")]
+    pub fn segment_age(mut self, age: Duration) -> Self {
+        self.stored.segment_age = Some(age);
+        self
+    }
+
+    /// *Stored.* Largest record (key, value and headers, as stored), in bytes; at least 1, at most
+    /// what fits a segment; by default [16 MiB](DEFAULT_MAX_RECORD_BYTES) or what fits a segment.
+    #[doc(alias = "max.message.bytes")]
+    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
+        self.stored.max_record_bytes = Some(bytes);
+        self
+    }
+
+    /// *Stored.* When the log syncs by itself; by default every second.
+    #[doc(alias = "flush.messages")]
+    #[doc(alias = "flush.ms")]
+    pub fn flush(mut self, policy: FlushPolicy) -> Self {
+        self.stored.flush = Some(policy);
+        self
+    }
+
+    /// *Stored.* How the log syncs; by default [`Fsync::Data`].
+    pub fn fsync(mut self, fsync: Fsync) -> Self {
+        self.stored.fsync = Some(fsync);
+        self
+    }
+
+    /// *Stored.* How the active segment is written; by default [`WriteMode::Auto`].
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.stored.write_mode = Some(mode);
+        self
+    }
+
+    /// How records are read; by default [`ReadMode::Mapped`].
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
+        self
+    }
+
+    /// What opening does about damage; by default [`OnDamage::Serve`].
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.on_damage = on_damage;
+        self
+    }
+}
+
+/// Options with every choice made and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) segment_bytes: usize,
+    pub(crate) segment_age: Duration,
+    pub(crate) max_record_bytes: usize,
+    pub(crate) flush: FlushPolicy,
+    pub(crate) fsync: Fsync,
+    pub(crate) write_mode: WriteMode,
+}
+
+impl Config {
+    /// Fills in defaults and checks ranges and contradictions.
+    pub(crate) fn resolve(stored: &StoredOptions) -> Result<Self> {
+        let segment_bytes = stored.segment_bytes.unwrap_or(DEFAULT_SEGMENT_BYTES);
+        check_range("segment_bytes", segment_bytes, MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)?;
+        let fits = format::largest_body(segment_bytes);
+        let max_record_bytes = match stored.max_record_bytes {
+            None => DEFAULT_MAX_RECORD_BYTES.min(fits),
+            Some(0) => return Err(Error::option("max_record_bytes", "must be at least 1")),
+            Some(bytes) if bytes > fits => {
+                let reason = format!(
+                    "{bytes} does not fit segment_bytes of {segment_bytes}, which takes {fits}"
+                );
+                return Err(Error::option("max_record_bytes", reason));
+            }
+            Some(bytes) => bytes,
+        };
+        let segment_age = stored.segment_age.unwrap_or(DEFAULT_SEGMENT_AGE);
+        check_age("segment_age", segment_age)?;
+        let flush = stored.flush.unwrap_or_default();
+        if flush.messages == Some(0) {
+            return Err(Error::option("flush", "every_messages must be at least 1"));
+        }
+        if let Some(interval) = flush.interval {
+            check_age("flush", interval)?;
+        }
+        let fsync = stored.fsync.unwrap_or_default();
+        if fsync == Fsync::Off && stored.flush.is_some_and(|given| given != FlushPolicy::never()) {
+            let reason = "Off contradicts a flush policy that syncs; use FlushPolicy::never()";
+            return Err(Error::option("fsync", reason));
+        }
+        Ok(Self {
+            segment_bytes: to_usize("segment_bytes", segment_bytes)?,
+            segment_age,
+            max_record_bytes: to_usize("max_record_bytes", max_record_bytes)?,
+            flush: if fsync == Fsync::Off { FlushPolicy::never() } else { flush },
+            fsync,
+            write_mode: stored.write_mode.unwrap_or_default(),
+        })
+    }
+}
+
+fn check_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::option(name, format!("{value} is outside {min} to {max}")))
+}
+
+fn check_age(name: &'static str, age: Duration) -> Result<()> {
+    if age >= Duration::from_millis(1) {
+        return Ok(());
+    }
+    Err(Error::option(name, "a time must be at least a millisecond"))
+}
+
+fn to_usize(name: &'static str, value: u64) -> Result<usize> {
+    usize::try_from(value)
+        .map_err(|_| Error::option(name, format!("{value} is beyond this machine's memory")))
+}
