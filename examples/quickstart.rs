@@ -33,14 +33,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     log.close()?;
 
     let log = Log::open(&path)?;
-    println!("reopened: clean: {}, end {}", log.recovery().clean, log.log_end_offset());
+    println!(
+        "reopened: clean: {}, end {}",
+        log.recovery().clean,
+        log.log_end_offset()
+    );
     let mut billing = log.consumer("billing").build()?;
     for record in &billing.poll(Duration::from_secs(1))? {
         let key = String::from_utf8_lossy(record.key().unwrap_or_default());
         println!("billing goes on with {key}");
     }
     billing.commit()?;
-    println!("billing committed offset {}, {} to go", billing.committed(), billing.lag()?);
+    println!(
+        "billing committed offset {}, {} to go",
+        billing.committed(),
+        billing.lag()?
+    );
     drop(billing);
     log.close()?;
     Ok(())

@@ -184,7 +184,9 @@ impl LogOptions {
     /// Those of `open`.
     pub(crate) fn open_on(&self, host: Arc<dyn Host>, path: impl AsRef<Path>) -> Result<Log> {
         let shared = log::open(host, path.as_ref(), self)?;
-        Ok(Log { handle: LogHandle::new(shared) })
+        Ok(Log {
+            handle: LogHandle::new(shared),
+        })
     }
 }
 
@@ -226,7 +228,9 @@ pub struct GroupInfo {
 
 impl ReadOnlyLog {
     pub(crate) fn open(host: Arc<dyn Host>, path: &Path) -> Result<Self> {
-        Ok(Self { inner: Arc::new(ReadOnly::open(host, path)?) })
+        Ok(Self {
+            inner: Arc::new(ReadOnly::open(host, path)?),
+        })
     }
 
     /// A consumer of the group `group`, to be configured.

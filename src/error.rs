@@ -220,7 +220,10 @@ impl Error {
 
     /// Whether stored bytes are damaged.
     pub fn is_corruption(&self) -> bool {
-        matches!(*self.0, ErrorKind::Corrupt { .. } | ErrorKind::Damaged { .. })
+        matches!(
+            *self.0,
+            ErrorKind::Corrupt { .. } | ErrorKind::Damaged { .. }
+        )
     }
 
     /// Whether a sync failed, so that the log takes no more writes until it is reopened.
@@ -241,16 +244,30 @@ impl Error {
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         if is_full(&source) {
-            return ErrorKind::StorageFull { operation, path, source }.into();
+            return ErrorKind::StorageFull {
+                operation,
+                path,
+                source,
+            }
+            .into();
         }
         if source.raw_os_error() == Some(libc::ELOOP) {
             return ErrorKind::SymbolicLink { path }.into();
         }
-        ErrorKind::Io { operation, path, source }.into()
+        ErrorKind::Io {
+            operation,
+            path,
+            source,
+        }
+        .into()
     }
 
     pub(crate) fn option(name: &'static str, reason: impl Into<String>) -> Self {
-        ErrorKind::InvalidOption { name, reason: reason.into() }.into()
+        ErrorKind::InvalidOption {
+            name,
+            reason: reason.into(),
+        }
+        .into()
     }
 
     /// Puts a path to what a decoder found at `position`.
@@ -262,10 +279,16 @@ impl Error {
                 found,
                 supported: crate::format::FORMAT_VERSION.into(),
             },
-            DecodeError::Magic => {
-                ErrorKind::NotALog { path, reason: "the file does not start as it should" }
-            }
-            source => ErrorKind::Corrupt { path, position, offset: None, source },
+            DecodeError::Magic => ErrorKind::NotALog {
+                path,
+                reason: "the file does not start as it should",
+            },
+            source => ErrorKind::Corrupt {
+                path,
+                position,
+                offset: None,
+                source,
+            },
         }
         .into()
     }
@@ -319,7 +342,9 @@ impl<R> SendError<R> {
 
 impl<R> fmt::Debug for SendError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("SendError")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
     }
 }
 

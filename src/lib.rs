@@ -42,4 +42,4 @@ pub use options::{
     OnDamage, ReadMode, WriteMode,
 };
 pub use producer::{Producer, ProducerBuilder, Receipt};
-pub use record::{AsRecord, Header, Headers, Record, RecordRef, Timestamp};
+pub use record::{AsRecord, Header, Headers, HeadersIter, Record, RecordRef, Timestamp};

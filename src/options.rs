@@ -51,14 +51,20 @@ impl FlushPolicy {
     /// the sync, so at most this many (and what other threads append meanwhile) are at risk.
     #[doc(alias = "flush.messages")]
     pub const fn every_messages(messages: u64) -> Self {
-        Self { messages: Some(messages), interval: None }
+        Self {
+            messages: Some(messages),
+            interval: None,
+        }
     }
 
     /// Sync when the oldest record that is not durable is this old, in the background. Resolution:
     /// a millisecond.
     #[doc(alias = "flush.ms")]
     pub const fn every(interval: Duration) -> Self {
-        Self { messages: None, interval: Some(interval) }
+        Self {
+            messages: None,
+            interval: Some(interval),
+        }
     }
 
     /// Sync after every append: each send waits for the device, whatever its acks.
@@ -69,7 +75,10 @@ impl FlushPolicy {
     /// Never by itself: only [`Acks::Durable`], [`Log::sync`](crate::Log::sync) and
     /// [`Log::close`](crate::Log::close) sync.
     pub const fn never() -> Self {
-        Self { messages: None, interval: None }
+        Self {
+            messages: None,
+            interval: None,
+        }
     }
 
     /// Also by interval; whichever comes first.
@@ -258,7 +267,12 @@ impl Config {
     /// Fills in defaults and checks ranges and contradictions.
     pub(crate) fn resolve(stored: &StoredOptions) -> Result<Self> {
         let segment_bytes = stored.segment_bytes.unwrap_or(DEFAULT_SEGMENT_BYTES);
-        check_range("segment_bytes", segment_bytes, MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)?;
+        check_range(
+            "segment_bytes",
+            segment_bytes,
+            MIN_SEGMENT_BYTES,
+            MAX_SEGMENT_BYTES,
+        )?;
         let fits = format::largest_body(segment_bytes);
         let max_record_bytes = match stored.max_record_bytes {
             None => DEFAULT_MAX_RECORD_BYTES.min(fits),
@@ -281,7 +295,11 @@ impl Config {
             check_age("flush", interval)?;
         }
         let fsync = stored.fsync.unwrap_or_default();
-        if fsync == Fsync::Off && stored.flush.is_some_and(|given| given != FlushPolicy::never()) {
+        if fsync == Fsync::Off
+            && stored
+                .flush
+                .is_some_and(|given| given != FlushPolicy::never())
+        {
             let reason = "Off contradicts a flush policy that syncs; use FlushPolicy::never()";
             return Err(Error::option("fsync", reason));
         }
@@ -289,7 +307,11 @@ impl Config {
             segment_bytes: to_usize("segment_bytes", segment_bytes)?,
             segment_age,
             max_record_bytes: to_usize("max_record_bytes", max_record_bytes)?,
-            flush: if fsync == Fsync::Off { FlushPolicy::never() } else { flush },
+            flush: if fsync == Fsync::Off {
+                FlushPolicy::never()
+            } else {
+                flush
+            },
             fsync,
             write_mode: stored.write_mode.unwrap_or_default(),
         })
@@ -300,7 +322,10 @@ fn check_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<()>
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(Error::option(name, format!("{value} is outside {min} to {max}")))
+    Err(Error::option(
+        name,
+        format!("{value} is outside {min} to {max}"),
+    ))
 }
 
 fn check_age(name: &'static str, age: Duration) -> Result<()> {

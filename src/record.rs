@@ -62,12 +62,18 @@ pub struct Header {
 impl Record {
     /// A record with this value.
     pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self { value: Some(value.into()), ..Self::default() }
+        Self {
+            value: Some(value.into()),
+            ..Self::default()
+        }
     }
 
     /// A record with this key and no value: in a compacted log it deletes the key.
     pub fn tombstone(key: impl Into<Vec<u8>>) -> Self {
-        Self { key: Some(key.into()), ..Self::default() }
+        Self {
+            key: Some(key.into()),
+            ..Self::default()
+        }
     }
 
     /// With this key.
@@ -80,7 +86,10 @@ impl Record {
     /// With one more header. Names may repeat; their order is kept.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(Header { name: name.into(), value: value.into() });
+        self.headers.push(Header {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -92,14 +101,13 @@ impl Record {
     }
 
     /// The same record, borrowed.
-    #[expect(clippy::should_implement_trait, reason = "AsRef returns a reference, not a RecordRef")]
     pub fn as_ref(&self) -> RecordRef<'_> {
         RecordRef {
             offset: None,
             append_time: Timestamp::default(),
             key: self.key.as_deref(),
             value: self.value.as_deref(),
-            headers: Headers(HeadersInner::Owned(&self.headers)),
+            headers: Headers(Inner::Owned(&self.headers)),
             timestamp: self.timestamp,
         }
     }
@@ -194,7 +202,11 @@ impl<'a> RecordRef<'a> {
             value: self.value.map(<[u8]>::to_vec),
             headers: self
                 .headers
-                .map(|(name, value)| Header { name: name.to_owned(), value: value.to_vec() })
+                .iter()
+                .map(|(name, value)| Header {
+                    name: name.to_owned(),
+                    value: value.to_vec(),
+                })
                 .collect(),
             timestamp: self.timestamp,
         }
@@ -209,17 +221,27 @@ impl<'a> RecordRef<'a> {
     }
 }
 
-/// The headers of a record: an iterator of names and values.
+/// The headers of a record: names and values, in the order in which they were added.
+///
+/// ```
+/// use duralog::Record;
+///
+/// let record = Record::new("paid").header("trace", "af31");
+/// for (name, value) in record.as_ref().headers() {
+///     assert_eq!((name, value), ("trace", &b"af31"[..]));
+/// }
+/// assert_eq!(record.as_ref().headers().find("trace"), Some(&b"af31"[..]));
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Headers<'a>(HeadersInner<'a>);
+pub struct Headers<'a>(Inner<'a>);
 
 #[derive(Clone, Copy, Debug)]
-enum HeadersInner<'a> {
+enum Inner<'a> {
     Owned(&'a [Header]),
     Encoded(EncodedHeaders<'a>),
 }
 
-impl Default for HeadersInner<'_> {
+impl Default for Inner<'_> {
     fn default() -> Self {
         Self::Owned(&[])
     }
@@ -227,48 +249,77 @@ impl Default for HeadersInner<'_> {
 
 impl<'a> Headers<'a> {
     pub(crate) fn encoded(headers: EncodedHeaders<'a>) -> Self {
-        Self(HeadersInner::Encoded(headers))
+        Self(Inner::Encoded(headers))
     }
 
-    /// How many are left.
+    /// How many there are.
     pub fn len(&self) -> usize {
         match self.0 {
-            HeadersInner::Owned(headers) => headers.len(),
-            HeadersInner::Encoded(headers) => headers.len(),
+            Inner::Owned(headers) => headers.len(),
+            Inner::Encoded(headers) => headers.len(),
         }
     }
 
-    /// Whether none are left.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The value of the first header with this name.
-    pub fn find(mut self, name: &str) -> Option<&'a [u8]> {
-        self.find_map(|(found, value)| (found == name).then_some(value))
+    pub fn find(&self, name: &str) -> Option<&'a [u8]> {
+        self.iter()
+            .find_map(|(found, value)| (found == name).then_some(value))
+    }
+
+    /// The names and values.
+    pub fn iter(&self) -> HeadersIter<'a> {
+        HeadersIter(self.0)
     }
 }
 
-impl<'a> Iterator for Headers<'a> {
+impl<'a> IntoIterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = HeadersIter<'a>;
+
+    fn into_iter(self) -> HeadersIter<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for &Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = HeadersIter<'a>;
+
+    fn into_iter(self) -> HeadersIter<'a> {
+        self.iter()
+    }
+}
+
+/// The names and values of [`Headers`].
+#[derive(Clone, Debug)]
+pub struct HeadersIter<'a>(Inner<'a>);
+
+impl<'a> Iterator for HeadersIter<'a> {
     type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
-            HeadersInner::Owned(headers) => {
+            Inner::Owned(headers) => {
                 let (first, rest) = headers.split_first()?;
                 *headers = rest;
                 Some((&first.name, &first.value))
             }
-            HeadersInner::Encoded(headers) => headers.next(),
+            Inner::Encoded(headers) => headers.take_first(),
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len(), Some(self.len()))
+        let left = Headers(self.0).len();
+        (left, Some(left))
     }
 }
 
-impl ExactSizeIterator for Headers<'_> {}
+impl ExactSizeIterator for HeadersIter<'_> {}
 
 /// What a producer takes: [`Record`], `&Record` and [`RecordRef`].
 pub trait AsRecord: sealed::Sealed {

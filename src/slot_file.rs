@@ -47,7 +47,9 @@ pub(crate) struct SlotContent {
 /// [`DecodeError`] put to its path if neither slot is whole, `Io`.
 pub(crate) fn read(file: &dyn File, path: &Path, kind: SlotKind) -> Result<SlotContent> {
     let bytes = read_bytes(file, path)?;
-    let picked = kind.pick(&bytes).map_err(|error| Error::decode(path, 0, error))?;
+    let picked = kind
+        .pick(&bytes)
+        .map_err(|error| Error::decode(path, 0, error))?;
     Ok(SlotContent {
         payload: picked.payload.to_vec(),
         fallback: picked.fallback(),
@@ -77,8 +79,14 @@ impl SlotFile {
         payload: &[u8],
         sync: Option<SyncKind>,
     ) -> Result<Self> {
-        let mut this =
-            Self { file, path, kind, current: Slot::First, synced: true, generation: 0 };
+        let mut this = Self {
+            file,
+            path,
+            kind,
+            current: Slot::First,
+            synced: true,
+            generation: 0,
+        };
         let zeros = vec![0; slots::FILE_LEN];
         fs::write_full(&*this.file, &zeros, 0).map_err(|e| Error::io("write", &this.path, e))?;
         this.write_both(payload, sync)?;
@@ -95,8 +103,9 @@ impl SlotFile {
         path: PathBuf,
         kind: SlotKind,
     ) -> Result<(Self, SlotContent)> {
-        let file =
-            host.open(&path, Access::Write).map_err(|error| Error::io("open", &path, error))?;
+        let file = host
+            .open(&path, Access::Write)
+            .map_err(|error| Error::io("open", &path, error))?;
         Self::adopt(file, path, kind)
     }
 
@@ -131,7 +140,11 @@ impl SlotFile {
     /// `Io` and `StorageFull`: the state is as before. A failed sync is `SyncFailed`: whether the
     /// new or the old state survives a power cut is not known.
     pub(crate) fn write(&mut self, payload: &[u8], sync: Option<SyncKind>) -> Result<()> {
-        let slot = if self.synced { self.current.other() } else { self.current };
+        let slot = if self.synced {
+            self.current.other()
+        } else {
+            self.current
+        };
         self.put(slot, self.generation + 1, payload)?;
         self.current = slot;
         self.generation += 1;
@@ -162,10 +175,12 @@ impl SlotFile {
 
     fn sync(&mut self, sync: Option<SyncKind>) -> Result<()> {
         if let Some(kind) = sync {
-            self.file.sync(kind).map_err(|error| crate::error::ErrorKind::SyncFailed {
-                path: self.path.clone(),
-                source: Arc::new(error),
-            })?;
+            self.file
+                .sync(kind)
+                .map_err(|error| crate::error::ErrorKind::SyncFailed {
+                    path: self.path.clone(),
+                    source: Arc::new(error),
+                })?;
             self.synced = true;
         }
         Ok(())

@@ -52,7 +52,12 @@ fn check_offset(requested: Offset, start: Offset, end: Offset) -> Result<Offset>
     if (start..=end).contains(&requested) {
         return Ok(requested);
     }
-    Err(ErrorKind::OffsetOutOfRange { requested, start, end }.into())
+    Err(ErrorKind::OffsetOutOfRange {
+        requested,
+        start,
+        end,
+    }
+    .into())
 }
 
 /// Builds a [`Consumer`]; from [`Log::consumer`](crate::Log::consumer) or
@@ -66,7 +71,10 @@ pub struct ConsumerBuilder {
 
 impl ConsumerBuilder {
     pub(crate) fn new(reader: ReaderBuilder, group: impl Into<String>) -> Self {
-        Self { reader, group: group.into() }
+        Self {
+            reader,
+            group: group.into(),
+        }
     }
 
     /// Where a *new* group starts; by default at the earliest record. A group that has committed
@@ -111,7 +119,10 @@ impl ConsumerBuilder {
     /// [`ErrorKind::InvalidOption`], [`ErrorKind::Corrupt`], [`ErrorKind::Io`],
     /// [`ErrorKind::StorageFull`], [`ErrorKind::SyncFailed`], [`ErrorKind::Closed`].
     pub fn build(self) -> Result<Consumer> {
-        let Self { reader: builder, group: name } = self;
+        let Self {
+            reader: builder,
+            group: name,
+        } = self;
         let parts = builder.parts();
         let (source, site, start) = (parts.source.clone(), parts.group_site(), parts.start);
         let end = parts.end()?;
@@ -126,10 +137,20 @@ impl ConsumerBuilder {
         let committed = group.committed();
         if committed > end {
             let (requested, start) = (committed, source.start());
-            return Err(ErrorKind::OffsetOutOfRange { requested, start, end }.into());
+            return Err(ErrorKind::OffsetOutOfRange {
+                requested,
+                start,
+                end,
+            }
+            .into());
         }
         let reader = builder.build_at(committed)?;
-        Ok(Consumer { reader, group, name, sync: site.sync })
+        Ok(Consumer {
+            reader,
+            group,
+            name,
+            sync: site.sync,
+        })
     }
 }
 
@@ -207,7 +228,8 @@ impl Consumer {
             check_offset(offset, self.reader.log_start(), self.reader.end()?)?;
         }
         self.reader.check_commit(offset)?;
-        self.group.commit(offset, self.reader.source().host().wall_millis(), None)
+        self.group
+            .commit(offset, self.reader.source().host().wall_millis(), None)
     }
 
     /// The committed offset of the group: the next one to read after a restart.

@@ -113,7 +113,11 @@ impl ReaderBuilder {
             Origin::Live(log) => log.shared(),
             Origin::ReadOnly(log) => Arc::<ReadOnly>::clone(log),
         };
-        Parts { source, start: self.start, origin: self.origin.clone() }
+        Parts {
+            source,
+            start: self.start,
+            origin: self.origin.clone(),
+        }
     }
 
     pub(crate) fn build_at(self, position: Offset) -> Result<Reader> {
@@ -234,7 +238,11 @@ impl Reader {
         if self.durable_only {
             end = end.min(source.durable()?);
         }
-        Ok(Limits { records: self.max_poll_records, bytes: self.max_poll_bytes, end })
+        Ok(Limits {
+            records: self.max_poll_records,
+            bytes: self.max_poll_bytes,
+            end,
+        })
     }
 
     /// Goes on at `offset`.

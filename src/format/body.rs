@@ -62,7 +62,10 @@ pub(crate) struct RecordsBody<'a, R> {
 impl<'a, R: AsRecord> RecordsBody<'a, R> {
     pub(crate) fn new(records: &'a [R]) -> Self {
         let len = varint_len(records.len() as u64)
-            + records.iter().map(|record| record_len(&record.as_record())).sum::<usize>();
+            + records
+                .iter()
+                .map(|record| record_len(&record.as_record()))
+                .sum::<usize>();
         Self { records, len }
     }
 }
@@ -98,6 +101,7 @@ pub(crate) fn record_len(record: &RecordRef<'_>) -> usize {
         len += varint_len(record.headers.len() as u64);
         len += record
             .headers
+            .iter()
             .map(|(name, value)| counted_len(name.as_bytes()) + counted_len(value))
             .sum::<usize>();
     }
@@ -131,18 +135,38 @@ fn write_record(writer: &mut Writer<'_>, record: &RecordRef<'_>) {
 fn read_record<'a>(reader: &mut Reader<'a>) -> Result<RecordRef<'a>, DecodeError> {
     let flags = reader.u8()?;
     if flags & !KNOWN != 0 {
-        return Err(DecodeError::Field { field: "record flags" });
+        return Err(DecodeError::Field {
+            field: "record flags",
+        });
     }
-    let key = if flags & KEY == 0 { None } else { Some(reader.counted()?) };
-    let value = if flags & VALUE == 0 { None } else { Some(reader.counted()?) };
-    let timestamp =
-        if flags & TIMESTAMP == 0 { None } else { Some(Timestamp::from_millis(reader.i64()?)) };
+    let key = if flags & KEY == 0 {
+        None
+    } else {
+        Some(reader.counted()?)
+    };
+    let value = if flags & VALUE == 0 {
+        None
+    } else {
+        Some(reader.counted()?)
+    };
+    let timestamp = if flags & TIMESTAMP == 0 {
+        None
+    } else {
+        Some(Timestamp::from_millis(reader.i64()?))
+    };
     let headers = if flags & HEADERS == 0 {
         Headers::default()
     } else {
         Headers::encoded(EncodedHeaders::read(reader)?)
     };
-    Ok(RecordRef { offset: None, append_time: Timestamp::default(), key, value, headers, timestamp })
+    Ok(RecordRef {
+        offset: None,
+        append_time: Timestamp::default(),
+        key,
+        value,
+        headers,
+        timestamp,
+    })
 }
 
 /// Headers as they stand in a body.
@@ -161,10 +185,15 @@ impl<'a> EncodedHeaders<'a> {
             .ok()
             .filter(|&count| count > 0 && count <= reader.rest().len() / 2)
             .ok_or(DecodeError::Length { length })?;
-        let headers = Self { reader: *reader, left };
+        let headers = Self {
+            reader: *reader,
+            left,
+        };
         for _ in 0..left {
             let name = reader.counted()?;
-            std::str::from_utf8(name).map_err(|_| DecodeError::Field { field: "header name" })?;
+            std::str::from_utf8(name).map_err(|_| DecodeError::Field {
+                field: "header name",
+            })?;
             reader.counted()?;
         }
         Ok(headers)
@@ -173,12 +202,9 @@ impl<'a> EncodedHeaders<'a> {
     pub(crate) fn len(&self) -> usize {
         self.left
     }
-}
 
-impl<'a> Iterator for EncodedHeaders<'a> {
-    type Item = (&'a str, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// Takes off the first name and value.
+    pub(crate) fn take_first(&mut self) -> Option<(&'a str, &'a [u8])> {
         self.left = self.left.checked_sub(1)?;
         let name = std::str::from_utf8(self.reader.counted().ok()?).ok()?;
         let value = self.reader.counted().ok()?;
@@ -204,7 +230,11 @@ pub(crate) fn check(frame: &Frame<'_>) -> Result<u32, DecodeError> {
     for _ in 0..count {
         read_record(&mut reader)?;
     }
-    if reader.rest().is_empty() { Ok(count) } else { Err(DecodeError::Field { field: "body" }) }
+    if reader.rest().is_empty() {
+        Ok(count)
+    } else {
+        Err(DecodeError::Field { field: "body" })
+    }
 }
 
 /// The records of a frame whose body was [checked](check).
@@ -222,8 +252,18 @@ impl<'a> Records<'a> {
         let mut reader = Reader::new(frame.body);
         let plain = frame.is_plain();
         // The count was checked with the body; a reader at the end yields no records.
-        let left = if plain || reader.varint().is_ok() { count } else { 0 };
-        Self { reader, plain, left, offset: first, append_time: frame.stamp.timestamp() }
+        let left = if plain || reader.varint().is_ok() {
+            count
+        } else {
+            0
+        };
+        Self {
+            reader,
+            plain,
+            left,
+            offset: first,
+            append_time: frame.stamp.timestamp(),
+        }
     }
 }
 

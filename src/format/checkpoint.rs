@@ -6,8 +6,10 @@ use super::{
 };
 use crate::{error::DecodeError, offset::Offset};
 
-pub(crate) const KIND: SlotKind =
-    SlotKind { magic: *b"dlogCHK\n", version: super::FORMAT_VERSION };
+pub(crate) const KIND: SlotKind = SlotKind {
+    magic: *b"dlogCHK\n",
+    version: super::FORMAT_VERSION,
+};
 
 const CLEAN: u8 = 1 << 0;
 const UNPROVEN: u8 = 1 << 1;
@@ -99,7 +101,9 @@ impl Checkpoint {
         let boot_id = reader.array()?;
         let flags = reader.u8()?;
         if flags & !(CLEAN | UNPROVEN) != 0 {
-            return Err(DecodeError::Field { field: "checkpoint flags" });
+            return Err(DecodeError::Field {
+                field: "checkpoint flags",
+            });
         }
         let losses = LossTotals {
             retention: reader.u64()?,
@@ -131,13 +135,23 @@ mod tests {
     #[test]
     fn a_checkpoint_comes_back_with_all_its_damage() {
         let checkpoint = Checkpoint {
-            durable: Mark { offset: Offset::new(9), segment: Offset::new(4), position: 1500, time: 8 },
+            durable: Mark {
+                offset: Offset::new(9),
+                segment: Offset::new(4),
+                position: 1500,
+                time: 8,
+            },
             reservation: Offset::new(1 << 20),
             log_start: Offset::new(2),
             boot_id: [7; 16],
             clean: true,
             unproven: true,
-            losses: LossTotals { retention: 1, drop_oldest: 2, damage: 3, lost_tail: 4 },
+            losses: LossTotals {
+                retention: 1,
+                drop_oldest: 2,
+                damage: 3,
+                lost_tail: 4,
+            },
             damage: vec![(Offset::new(5), Offset::new(7)); RANGES_MAX],
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));

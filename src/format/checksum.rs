@@ -17,10 +17,10 @@ const SPREAD: u32 = 0x9e37_79b1;
 impl Seed {
     /// The seed of the structures of one file, from its 64-bit identity.
     pub(crate) const fn of(identity: u64) -> Self {
-        // The second half mixes in a constant so that no identity gives the seed of zeros.
-        let [a, b, c, d, e, f, g, h] = identity.to_le_bytes();
-        let low = u32::from_le_bytes([a, b, c, d]);
-        let high = u32::from_le_bytes([e, f, g, h]);
+        let [a0, a1, a2, a3, b0, b1, b2, b3] = identity.to_le_bytes();
+        let low = u32::from_le_bytes([a0, a1, a2, a3]);
+        let high = u32::from_le_bytes([b0, b1, b2, b3]);
+        // The last term keeps an identity of zeros from having the seed of zeros.
         Self(low ^ high.rotate_left(16).wrapping_mul(SPREAD) ^ 0x6475_7261)
     }
 
@@ -57,6 +57,10 @@ mod tests {
     fn the_polynomial_is_ieee() {
         let mut hasher = Hasher::new_with_initial(0);
         hasher.update(b"123456789");
-        assert_eq!(hasher.finalize(), 0xcbf4_3926, "the check value of CRC-32/IEEE");
+        assert_eq!(
+            hasher.finalize(),
+            0xcbf4_3926,
+            "the check value of CRC-32/IEEE"
+        );
     }
 }

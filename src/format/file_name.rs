@@ -35,7 +35,11 @@ pub(crate) fn segment(base: Offset) -> String {
 pub(crate) fn parse_segment(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
     let canonical = digits.len() == OFFSET_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
-    if canonical { digits.parse().ok().map(Offset::new) } else { None }
+    if canonical {
+        digits.parse().ok().map(Offset::new)
+    } else {
+        None
+    }
 }
 
 /// A prepared segment whose first offset is not known yet.
@@ -104,7 +108,10 @@ pub(crate) fn check_case<'a>(name: &str, others: impl Iterator<Item = &'a str>) 
     for other in others {
         if other != name && other.eq_ignore_ascii_case(name) {
             let reason = "another one differs from it in case alone";
-            return Err(Error::from(ErrorKind::InvalidName { name: name.to_owned(), reason }));
+            return Err(Error::from(ErrorKind::InvalidName {
+                name: name.to_owned(),
+                reason,
+            }));
         }
     }
     Ok(())
@@ -124,10 +131,20 @@ mod tests {
 
     #[test]
     fn what_is_not_the_one_spelling_of_an_offset_is_no_segment() {
-        for name in ["1.log", "+0000000000000131072.log", "00000000000000131072", "x.log", ".log"] {
+        for name in [
+            "1.log",
+            "+0000000000000131072.log",
+            "00000000000000131072",
+            "x.log",
+            ".log",
+        ] {
             assert_eq!(parse_segment(name), None, "{name}");
         }
-        assert_eq!(parse_segment("99999999999999999999.log"), None, "beyond 64 bits");
+        assert_eq!(
+            parse_segment("99999999999999999999.log"),
+            None,
+            "beyond 64 bits"
+        );
     }
 
     #[test]

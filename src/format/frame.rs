@@ -117,11 +117,14 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     }
     let len = widen(length);
     if len < HEADER_LEN {
-        return Err(DecodeError::Length { length: length.into() });
+        return Err(DecodeError::Length {
+            length: length.into(),
+        });
     }
-    let frame = bytes
-        .get(CHECKSUM_LEN..len)
-        .ok_or(DecodeError::Truncated { needed: len, found: bytes.len() })?;
+    let frame = bytes.get(CHECKSUM_LEN..len).ok_or(DecodeError::Truncated {
+        needed: len,
+        found: bytes.len(),
+    })?;
     if seed.checksum(frame) != checksum {
         return Err(DecodeError::Checksum);
     }
@@ -132,7 +135,9 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     let [t0, t1, t2, t3, t4, t5] = reader.array()?;
     let attributes = reader.u16()?;
     if attributes & VERSION_BITS != VERSION || attributes & !KNOWN != 0 {
-        return Err(DecodeError::Version { found: attributes.into() });
+        return Err(DecodeError::Version {
+            found: attributes.into(),
+        });
     }
     Ok(Frame {
         stamp: Stamp {
@@ -155,7 +160,10 @@ pub(crate) fn glimpse(bytes: &[u8]) -> Option<Glimpse> {
     reader.bytes(4 + TIME_LEN).ok()?;
     let attributes = reader.u16().ok()?;
     let possible = len >= HEADER_LEN && attributes & VERSION_BITS == VERSION;
-    possible.then_some(Glimpse { len, relative_offset })
+    possible.then_some(Glimpse {
+        len,
+        relative_offset,
+    })
 }
 
 /// What an unverified header says.
@@ -182,6 +190,14 @@ pub(crate) fn trusted(bytes: &[u8]) -> Option<Frame<'_>> {
     let [t0, t1, t2, t3, t4, t5] = reader.array().ok()?;
     let append_time = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]);
     let attributes = reader.u16().ok()? & !VERSION_BITS;
-    let stamp = Stamp { relative_offset, durable_distance, append_time };
-    Some(Frame { stamp, attributes, body: reader.rest() })
+    let stamp = Stamp {
+        relative_offset,
+        durable_distance,
+        append_time,
+    };
+    Some(Frame {
+        stamp,
+        attributes,
+        body: reader.rest(),
+    })
 }

@@ -6,8 +6,10 @@ use super::{
 };
 use crate::{error::DecodeError, offset::Offset};
 
-pub(crate) const KIND: SlotKind =
-    SlotKind { magic: *b"dlogGRP\n", version: super::FORMAT_VERSION };
+pub(crate) const KIND: SlotKind = SlotKind {
+    magic: *b"dlogGRP\n",
+    version: super::FORMAT_VERSION,
+};
 
 const LEN: usize = 3 * 8;
 
@@ -42,7 +44,9 @@ impl GroupState {
         if reader.rest().is_empty() {
             Ok(state)
         } else {
-            Err(DecodeError::Length { length: payload.len() as u64 })
+            Err(DecodeError::Length {
+                length: payload.len() as u64,
+            })
         }
     }
 }

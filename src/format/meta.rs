@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use super::{
-    slots::SlotKind,
-    wire::Reader,
-};
+use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
     options::{FlushPolicy, Fsync, WriteMode},
 };
 
-pub(crate) const KIND: SlotKind =
-    SlotKind { magic: *b"dlogMET\n", version: super::FORMAT_VERSION };
+pub(crate) const KIND: SlotKind = SlotKind {
+    magic: *b"dlogMET\n",
+    version: super::FORMAT_VERSION,
+};
 
 const SEGMENT_BYTES: u8 = 1;
 const SEGMENT_AGE: u8 = 2;
@@ -121,7 +120,11 @@ impl Meta {
                         1 => Fsync::Data,
                         2 => Fsync::Full,
                         3 => Fsync::Off,
-                        _ => return Err(DecodeError::Field { field: "fsync option" }),
+                        _ => {
+                            return Err(DecodeError::Field {
+                                field: "fsync option",
+                            });
+                        }
                     });
                 }
                 WRITE_MODE => {
@@ -129,7 +132,11 @@ impl Meta {
                         1 => WriteMode::Auto,
                         2 => WriteMode::Mapped,
                         3 => WriteMode::Buffered,
-                        _ => return Err(DecodeError::Field { field: "write mode option" }),
+                        _ => {
+                            return Err(DecodeError::Field {
+                                field: "write mode option",
+                            });
+                        }
                     });
                 }
                 _ => return Err(DecodeError::Field { field: "option" }),
@@ -138,7 +145,11 @@ impl Meta {
                 return Err(DecodeError::Length { length: len.into() });
             }
         }
-        Ok(Self { id, created, options })
+        Ok(Self {
+            id,
+            created,
+            options,
+        })
     }
 }
 
@@ -161,15 +172,23 @@ mod tests {
             write_mode: Some(WriteMode::Buffered),
         };
         for options in [options, StoredOptions::default()] {
-            let meta = Meta { id: 3, created: 4, options };
+            let meta = Meta {
+                id: 3,
+                created: 4,
+                options,
+            };
             assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
         }
     }
 
     #[test]
     fn an_option_that_is_not_known_is_refused() {
-        let mut bytes =
-            Meta { id: 3, created: 4, options: StoredOptions::default() }.encode();
+        let mut bytes = Meta {
+            id: 3,
+            created: 4,
+            options: StoredOptions::default(),
+        }
+        .encode();
         bytes.extend([99, 1, 0]);
         assert!(Meta::decode(&bytes).is_err());
     }

@@ -51,7 +51,9 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         for (copy, position) in bytes.chunks_exact_mut(COPY_LEN).zip([0, narrow(COPY_LEN)]) {
-            let Some((used, _)) = copy.split_first_chunk_mut::<COPY_USED>() else { continue };
+            let Some((used, _)) = copy.split_first_chunk_mut::<COPY_USED>() else {
+                continue;
+            };
             let (covered, checksum) = used.split_at_mut(COPY_USED - CHECKSUM_LEN);
             let mut writer = Writer::new(covered);
             writer.bytes(&MAGIC);
@@ -104,9 +106,10 @@ impl CopyState {
 
 fn decode_copy(bytes: &[u8], position: usize) -> Result<SegmentHeader, DecodeError> {
     let needed = position + COPY_USED;
-    let copy = bytes
-        .get(position..needed)
-        .ok_or(DecodeError::Truncated { needed, found: bytes.len() })?;
+    let copy = bytes.get(position..needed).ok_or(DecodeError::Truncated {
+        needed,
+        found: bytes.len(),
+    })?;
     let mut reader = Reader::new(copy);
     let covered = reader.bytes(COPY_USED - CHECKSUM_LEN)?;
     let checksum = reader.u32()?;
@@ -120,14 +123,18 @@ fn decode_copy(bytes: &[u8], position: usize) -> Result<SegmentHeader, DecodeErr
     // Before the checksum: where a newer format keeps that is not for us to know.
     let version = reader.u16()?;
     if version > VERSION {
-        return Err(DecodeError::Version { found: version.into() });
+        return Err(DecodeError::Version {
+            found: version.into(),
+        });
     }
     let reserved = reader.u16()?;
     if HEADER_SEED.at(narrow(position)).checksum(covered) != checksum {
         return Err(DecodeError::Checksum);
     }
     if version != VERSION || reserved != 0 {
-        return Err(DecodeError::Field { field: "segment version" });
+        return Err(DecodeError::Field {
+            field: "segment version",
+        });
     }
     Ok(SegmentHeader {
         id: reader.u64()?,
@@ -170,9 +177,14 @@ impl Footer {
     /// Reads the body of a frame that [is a footer](Frame::is_footer).
     pub(crate) fn decode(frame: &Frame<'_>) -> Result<Self, DecodeError> {
         if frame.body.len() != FOOTER_BODY {
-            return Err(DecodeError::Length { length: frame.body.len() as u64 });
+            return Err(DecodeError::Length {
+                length: frame.body.len() as u64,
+            });
         }
         let mut reader = Reader::new(frame.body);
-        Ok(Self { end: Offset::new(reader.u64()?), last_time: reader.u64()? })
+        Ok(Self {
+            end: Offset::new(reader.u64()?),
+            last_time: reader.u64()?,
+        })
     }
 }

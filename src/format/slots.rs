@@ -101,7 +101,9 @@ impl SlotKind {
         }
         // Before the checksum: where a newer format keeps that is not for us to know.
         if version > self.version {
-            return Err(DecodeError::Version { found: version.into() });
+            return Err(DecodeError::Version {
+                found: version.into(),
+            });
         }
         let payload = reader.bytes(len)?;
         let covered_len = HEADER_LEN - UNCOVERED + len;
@@ -110,7 +112,9 @@ impl SlotKind {
             return Err(DecodeError::Checksum);
         }
         if version != self.version || reserved != 0 {
-            return Err(DecodeError::Field { field: "slot version" });
+            return Err(DecodeError::Field {
+                field: "slot version",
+            });
         }
         Ok((generation, payload))
     }
@@ -134,7 +138,12 @@ impl SlotKind {
             (Err(DecodeError::Version { .. } | DecodeError::Magic), Err(b)) => return Err(b),
             (Err(a), Err(_)) => return Err(a),
         };
-        Ok(Picked { slot, generation, payload, damaged })
+        Ok(Picked {
+            slot,
+            generation,
+            payload,
+            damaged,
+        })
     }
 }
 

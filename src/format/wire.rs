@@ -24,7 +24,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self
             .rest
             .split_at_checked(len)
-            .ok_or(DecodeError::Truncated { needed: len, found: self.rest.len() })?;
+            .ok_or(DecodeError::Truncated {
+                needed: len,
+                found: self.rest.len(),
+            })?;
         self.rest = rest;
         Ok(taken)
     }
@@ -33,7 +36,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self
             .rest
             .split_first_chunk()
-            .ok_or(DecodeError::Truncated { needed: N, found: self.rest.len() })?;
+            .ok_or(DecodeError::Truncated {
+                needed: N,
+                found: self.rest.len(),
+            })?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -71,7 +77,11 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return if byte == 0 && group > 0 { Err(impossible) } else { Ok(value) };
+                return if byte == 0 && group > 0 {
+                    Err(impossible)
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(impossible)
@@ -95,7 +105,10 @@ pub(crate) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
-        Self { rest: bytes, overflowed: false }
+        Self {
+            rest: bytes,
+            overflowed: false,
+        }
     }
 
     pub(crate) fn overflowed(&self) -> bool {
@@ -170,7 +183,10 @@ const fn low_byte(value: u64) -> u8 {
 /// A length or position within a segment as the format stores it. Segments end below 4 GiB, so
 /// nothing is cut off.
 pub(crate) fn narrow(value: usize) -> u32 {
-    debug_assert!(u32::try_from(value).is_ok(), "{value} is no position within a segment");
+    debug_assert!(
+        u32::try_from(value).is_ok(),
+        "{value} is no position within a segment"
+    );
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
@@ -194,7 +210,11 @@ mod tests {
             assert!(!writer.overflowed());
             let mut reader = Reader::new(&bytes);
             assert_eq!(reader.varint(), Ok(value));
-            assert_eq!(VARINT_MAX - reader.rest().len(), varint_len(value), "{value}");
+            assert_eq!(
+                VARINT_MAX - reader.rest().len(),
+                varint_len(value),
+                "{value}"
+            );
         }
     }
 
@@ -207,7 +227,13 @@ mod tests {
     #[test]
     fn a_count_beyond_the_slice_is_refused_without_reading() {
         let found = Reader::new(&[200, 1, 7]).counted();
-        assert_eq!(found, Err(DecodeError::Truncated { needed: 200, found: 1 }));
+        assert_eq!(
+            found,
+            Err(DecodeError::Truncated {
+                needed: 200,
+                found: 1
+            })
+        );
     }
 
     #[test]

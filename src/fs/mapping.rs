@@ -1,7 +1,10 @@
 //! Mapped memory: one writer appends behind an end that it publishes, any number of readers read
 //! below it. The split is what makes it sound, and nothing outside this file can break it.
 
-#![expect(unsafe_code, reason = "shared mapped memory is beyond the borrow checker")]
+#![expect(
+    unsafe_code,
+    reason = "shared mapped memory is beyond the borrow checker"
+)]
 
 use std::{
     fmt, io,
@@ -29,7 +32,10 @@ struct Shared {
 
 impl Shared {
     fn new(memory: MmapRaw, published: usize, prepared: usize) -> Self {
-        assert!(published <= prepared && prepared <= memory.len(), "invariant 1");
+        assert!(
+            published <= prepared && prepared <= memory.len(),
+            "invariant 1"
+        );
         Self {
             memory,
             published: AtomicUsize::new(published),
@@ -76,7 +82,9 @@ pub struct MapWriter {
 
 impl MapWriter {
     pub(super) fn new(memory: MmapRaw, published: usize) -> Self {
-        Self { shared: Arc::new(Shared::new(memory, published, published)) }
+        Self {
+            shared: Arc::new(Shared::new(memory, published, published)),
+        }
     }
 
     /// The `len` bytes behind the published end, to be filled before they are published. `None`
@@ -97,22 +105,33 @@ impl MapWriter {
     }
 
     /// Makes the first `len` bytes of the tail readable. They can't be written again.
+    ///
+    /// # Panics
+    ///
+    /// If the tail is shorter.
     #[inline]
     pub fn publish(&mut self, len: usize) {
         let end = self.shared.published.load(Ordering::Relaxed) + len;
-        assert!(end <= self.shared.prepared.load(Ordering::Relaxed), "invariant 1");
+        assert!(
+            end <= self.shared.prepared.load(Ordering::Relaxed),
+            "invariant 1"
+        );
         // Release: whoever sees the new end sees the bytes below it.
         self.shared.published.store(end, Ordering::Release);
     }
 
     /// Reads what is published, now and later.
     pub fn reader(&self) -> MapReader {
-        MapReader { shared: Arc::clone(&self.shared) }
+        MapReader {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Prepares memory ahead of the writer, from another thread.
     pub fn preparer(&self) -> Preparer {
-        Preparer { shared: Arc::clone(&self.shared) }
+        Preparer {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -124,7 +143,9 @@ pub struct MapReader {
 
 impl MapReader {
     pub(super) fn new(memory: MmapRaw, len: usize) -> Self {
-        Self { shared: Arc::new(Shared::new(memory, len, len)) }
+        Self {
+            shared: Arc::new(Shared::new(memory, len, len)),
+        }
     }
 
     /// What is published by now.
@@ -165,7 +186,11 @@ impl Preparer {
             return Ok(());
         }
         assert!(end <= self.shared.memory.len(), "invariant 1");
-        match self.shared.memory.advise_range(Advice::PopulateWrite, from, end - from) {
+        match self
+            .shared
+            .memory
+            .advise_range(Advice::PopulateWrite, from, end - from)
+        {
             Ok(()) => {}
             // EINVAL: a kernel before 5.14.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}

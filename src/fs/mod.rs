@@ -2,17 +2,19 @@
 //! implementation by the operating system, [`RealHost`]. Every system call and all `unsafe` of
 //! this crate are in here; offsets, frames and logs are not.
 
-#![expect(clippy::disallowed_methods, reason = "the one place that may call std::fs and the clocks")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may call std::fs and the clocks"
+)]
+#![cfg_attr(
+    feature = "testing",
+    expect(
+        clippy::missing_errors_doc,
+        reason = "all of them fail as the operating system does"
+    )
+)]
 
-use std::{
-    ffi::OsString,
-    fmt::Debug,
-    io,
-    path::Path,
-    sync::Arc,
-    task::Waker,
-    time::Duration,
-};
+use std::{ffi::OsString, fmt::Debug, io, path::Path, sync::Arc, task::Waker, time::Duration};
 
 mod mapping;
 mod parking;
@@ -98,7 +100,13 @@ pub enum SyncKind {
 }
 
 /// An open file. Any thread may call any method at any time.
-#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+#[cfg_attr(
+    feature = "testing",
+    expect(
+        clippy::len_without_is_empty,
+        reason = "nobody asks whether a file is empty"
+    )
+)]
 pub trait File: Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;

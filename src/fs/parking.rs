@@ -29,7 +29,10 @@ struct Inner {
 impl OsParker {
     /// `start` is the moment at which the clock was zero.
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, inner: Arc::default() }
+        Self {
+            start,
+            inner: Arc::default(),
+        }
     }
 }
 
@@ -41,7 +44,12 @@ impl Parker for OsParker {
             match deadline {
                 None => self.inner.changed.wait(&mut woken),
                 Some(deadline) => {
-                    if self.inner.changed.wait_until(&mut woken, deadline).timed_out() {
+                    if self
+                        .inner
+                        .changed
+                        .wait_until(&mut woken, deadline)
+                        .timed_out()
+                    {
                         break;
                     }
                 }

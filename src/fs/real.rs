@@ -33,7 +33,10 @@ pub struct RealHost {
 impl RealHost {
     /// A handle to it.
     pub fn new() -> Self {
-        Self { start: Instant::now(), random: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            random: AtomicU64::new(0),
+        }
     }
 }
 
@@ -72,14 +75,21 @@ impl FileSystem for RealHost {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            entries.push(DirEntry { name: entry.file_name(), len, kind: entry_kind(kind) });
+            entries.push(DirEntry {
+                name: entry.file_name(),
+                len,
+                kind: entry_kind(kind),
+            });
         }
         Ok(entries)
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options
+            .read(true)
+            .mode(FILE_MODE)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         match access {
             Access::Read => {}
             Access::Write => {
@@ -94,9 +104,15 @@ impl FileSystem for RealHost {
         }
         let file = options.open(path)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
         }
-        Ok(Arc::new(OsFile { file, path: path.to_path_buf() }))
+        Ok(Arc::new(OsFile {
+            file,
+            path: path.to_path_buf(),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -108,8 +124,16 @@ impl FileSystem for RealHost {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all()
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path)?
+            .sync_all()
     }
 
     fn is_mapping_safe(&self, path: &Path) -> bool {
@@ -138,7 +162,9 @@ fn entry_kind(kind: fs::FileType) -> EntryKind {
     } else if kind.is_symlink() {
         EntryKind::Link
     } else {
-        debug_assert!(kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device());
+        debug_assert!(
+            kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device()
+        );
         EntryKind::Other
     }
 }

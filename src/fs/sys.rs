@@ -44,7 +44,9 @@ pub(super) fn overwrites_in_place(path: &Path) -> bool {
     const XFS: i64 = 0x5846_5342;
     const TMPFS: i64 = 0x0102_1994;
 
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: `path` ends with a zero byte, `found` has room for what the call writes.
     let result = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) };
@@ -65,19 +67,26 @@ pub(super) fn overwrites_in_place(_: &Path) -> bool {
 /// precise one costs 21 and moves every 1 to 10 ms.
 #[cfg(target_os = "linux")]
 pub(super) fn wall_millis() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` has room for what the call writes.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
     debug_assert_eq!(result, 0, "the coarse clock is there since Linux 2.6.32");
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+    seconds
+        .saturating_mul(1_000)
+        .saturating_add(nanos / 1_000_000)
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn wall_millis() -> u64 {
     use std::time::{SystemTime, UNIX_EPOCH};
 
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

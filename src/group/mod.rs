@@ -9,7 +9,7 @@ use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::{
         file_name,
-        group::{KIND, GroupState},
+        group::{GroupState, KIND},
     },
     fs::{Access, EntryKind, File, Host, SyncKind},
     offset::Offset,
@@ -41,7 +41,9 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
     };
     let mut found = Vec::new();
     for entry in entries {
-        let Some(name) = entry.name.to_str().and_then(file_name::parse_group) else { continue };
+        let Some(name) = entry.name.to_str().and_then(file_name::parse_group) else {
+            continue;
+        };
         let path = groups.join(&entry.name);
         if entry.kind == EntryKind::Link {
             return Err(ErrorKind::SymbolicLink { path }.into());
@@ -50,14 +52,21 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
             Ok((state, fallback)) => (Ok(state), fallback),
             Err(error) => (Err(error), None),
         };
-        found.push(FoundGroup { name: name.to_owned(), path, state, fallback });
+        found.push(FoundGroup {
+            name: name.to_owned(),
+            path,
+            state,
+            fallback,
+        });
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
 fn read(host: &dyn Host, path: &Path) -> Result<(GroupState, Option<(u64, DecodeError)>)> {
-    let file = host.open(path, Access::Read).map_err(|error| Error::io("open", path, error))?;
+    let file = host
+        .open(path, Access::Read)
+        .map_err(|error| Error::io("open", path, error))?;
     let content = slot_file::read(&*file, path, KIND)?;
     let state = GroupState::decode(&content.payload).map_err(|e| Error::decode(path, 0, e))?;
     Ok((state, content.fallback))
@@ -90,16 +99,26 @@ impl GroupFile {
         let groups = dir.join(file_name::GROUPS);
         let path = groups.join(file_name::group(name));
         check_case(host, &groups, name)?;
-        let file =
-            host.open(&path, Access::Create).map_err(|error| Error::io("open", &path, error))?;
+        let file = host
+            .open(&path, Access::Create)
+            .map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(true) => {}
-            Ok(false) => return Err(ErrorKind::GroupInUse { group: name.to_owned() }.into()),
+            Ok(false) => {
+                return Err(ErrorKind::GroupInUse {
+                    group: name.to_owned(),
+                }
+                .into());
+            }
             Err(error) => return Err(Error::io("lock", &path, error)),
         }
         if is_blank(&*file, &path)? {
             let commit_time = host.wall_millis();
-            let state = GroupState { log_id, committed: start()?, commit_time };
+            let state = GroupState {
+                log_id,
+                committed: start()?,
+                commit_time,
+            };
             let file = SlotFile::fill(file, path, KIND, &state.encode(), sync)?;
             if sync.is_some() {
                 let failed = |source| ErrorKind::SyncFailed {
@@ -135,7 +154,11 @@ impl GroupFile {
         commit_time: u64,
         sync: Option<SyncKind>,
     ) -> Result<()> {
-        let state = GroupState { committed, commit_time, ..self.state };
+        let state = GroupState {
+            committed,
+            commit_time,
+            ..self.state
+        };
         self.file.write(&state.encode(), sync)?;
         self.state = state;
         Ok(())
@@ -158,8 +181,9 @@ fn is_blank(file: &dyn File, path: &Path) -> Result<bool> {
 }
 
 fn check_case(host: &dyn Host, groups: &Path, name: &str) -> Result<()> {
-    let entries =
-        host.read_dir(groups).map_err(|error| Error::io("list", groups, error))?;
+    let entries = host
+        .read_dir(groups)
+        .map_err(|error| Error::io("list", groups, error))?;
     let names = entries.iter().filter_map(|entry| entry.name.to_str());
     file_name::check_case(name, names.filter_map(file_name::parse_group))
 }

@@ -230,7 +230,10 @@ impl Shared {
         let view = appender.writer.view(self.copies());
         let segment = Segment::active(path, appender.writer.header, view);
         if let Some(rolled) = self.segments.last() {
-            let footer = Footer { end: base, last_time: appender.last_time };
+            let footer = Footer {
+                end: base,
+                last_time: appender.last_time,
+            };
             rolled.set_rolled(Arc::clone(writer.file()), writer.position(), footer);
             appender.unsynced.push(rolled);
         }
@@ -244,11 +247,7 @@ impl Shared {
     /// # Errors
     ///
     /// `SyncFailed`, `Closed`.
-    pub(crate) fn wait_for_records(
-        &self,
-        offset: Offset,
-        until: Duration,
-    ) -> Result<()> {
+    pub(crate) fn wait_for_records(&self, offset: Offset, until: Duration) -> Result<()> {
         let parker = self.site.host.parker();
         loop {
             let place = {
@@ -317,7 +316,12 @@ impl PreparedSegment {
             .open(&path, Access::CreateNew)
             .map_err(|error| Error::io("create", &path, error))?;
         let created = site.host.wall_millis();
-        let header = SegmentHeader { id, base: Offset::MAX, previous_end: Offset::MAX, created };
+        let header = SegmentHeader {
+            id,
+            base: Offset::MAX,
+            previous_end: Offset::MAX,
+            created,
+        };
         match open_writer(&file, header, 0, site) {
             Ok(writer) => Ok(Self { path, writer }),
             Err(error) => {

@@ -1,9 +1,6 @@
 //! Keeps the checkpoint: written after syncs, off the append path.
 
-use std::sync::{
-
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -37,8 +34,15 @@ struct Inner {
 impl Checkpointer {
     /// Takes over the checkpoint. No offset may be used before it is written.
     pub(crate) fn new(file: SlotFile, content: Checkpoint) -> Self {
-        let inner = Inner { file, content, dirty: true };
-        Self { inner: Mutex::new(inner), reserved: AtomicU64::new(0) }
+        let inner = Inner {
+            file,
+            content,
+            dirty: true,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            reserved: AtomicU64::new(0),
+        }
     }
 
     /// No record may get this offset or a higher one.
@@ -70,16 +74,30 @@ impl Checkpointer {
 /// [`RANGES_MAX`] ranges the two nearest are joined, so that an offset between may go uncounted
 /// but none is counted twice.
 fn add_range(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u64 {
-    let covered: u64 = ranges.iter().map(|&(a, b)| b.min(to).since(a.max(from))).sum();
+    let covered: u64 = ranges
+        .iter()
+        .map(|&(a, b)| b.min(to).since(a.max(from)))
+        .sum();
     let added = to.since(from).saturating_sub(covered);
     if added == 0 {
         return 0;
     }
     let touching = |&(a, b): &(Offset, Offset)| a <= to && from <= b;
-    let start = ranges.iter().filter(|range| touching(range)).map(|range| range.0).min();
-    let end = ranges.iter().filter(|range| touching(range)).map(|range| range.1).max();
+    let start = ranges
+        .iter()
+        .filter(|range| touching(range))
+        .map(|range| range.0)
+        .min();
+    let end = ranges
+        .iter()
+        .filter(|range| touching(range))
+        .map(|range| range.1)
+        .max();
     ranges.retain(|range| !touching(range));
-    let joined = (start.map_or(from, |a| a.min(from)), end.map_or(to, |b| b.max(to)));
+    let joined = (
+        start.map_or(from, |a| a.min(from)),
+        end.map_or(to, |b| b.max(to)),
+    );
     let place = ranges.partition_point(|range| range.0 < joined.0);
     ranges.insert(place, joined);
     if ranges.len() > RANGES_MAX {
@@ -90,7 +108,10 @@ fn add_range(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u6
 
 fn join_nearest(ranges: &mut Vec<(Offset, Offset)>) {
     let pairs = ranges.iter().zip(ranges.iter().skip(1));
-    let nearest = pairs.enumerate().min_by_key(|(_, (a, b))| b.0.since(a.1)).map(|(at, _)| at);
+    let nearest = pairs
+        .enumerate()
+        .min_by_key(|(_, (a, b))| b.0.since(a.1))
+        .map(|(at, _)| at);
     if let Some(at) = nearest {
         let next = ranges.remove(at + 1);
         if let Some(range) = ranges.get_mut(at) {
@@ -114,7 +135,9 @@ impl Shared {
         // `Fsync::Off` promises nothing after a power cut, and pays nothing.
         let written = inner.file.write(&content.encode(), self.sync_kind());
         self.latch_on_failure(written)?;
-        self.checkpoint.reserved.store(content.reservation.get(), Ordering::Release);
+        self.checkpoint
+            .reserved
+            .store(content.reservation.get(), Ordering::Release);
         inner.content = content;
         inner.dirty = false;
         Ok(())
@@ -130,7 +153,11 @@ impl Shared {
             let inner = self.checkpoint.inner.lock();
             inner.dirty || inner.content.durable != self.syncer.mark()
         };
-        if stale { self.write_checkpoint(|_| {}) } else { Ok(()) }
+        if stale {
+            self.write_checkpoint(|_| {})
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes sure that offsets below `until` may be used, and reserves more ahead.
@@ -179,13 +206,15 @@ impl Shared {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ranges(numbers: &[(u64, u64)]) -> Vec<(Offset, Offset)> {
-        numbers.iter().map(|&(a, b)| (Offset::new(a), Offset::new(b))).collect()
+        numbers
+            .iter()
+            .map(|&(a, b)| (Offset::new(a), Offset::new(b)))
+            .collect()
     }
 
     fn add(to: &mut Vec<(Offset, Offset)>, from: u64, until: u64) -> u64 {

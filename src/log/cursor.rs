@@ -162,9 +162,9 @@ impl Cursor {
     #[inline]
     pub(crate) fn bytes(&self, span: &Span) -> &[u8] {
         match &self.place {
-            Some(place) => {
-                place.view.again(span.position..span.position + span.len, &self.buffer)
-            }
+            Some(place) => place
+                .view
+                .again(span.position..span.position + span.len, &self.buffer),
             None => &[],
         }
     }
@@ -220,45 +220,56 @@ impl Cursor {
     /// Reports the offsets from here to `to`, and goes on there.
     fn gap(&mut self, to: Offset, reason: GapReason) {
         if self.position < to {
-            self.gaps.push(Gap { from: self.position, to, reason });
+            self.gaps.push(Gap {
+                from: self.position,
+                to,
+                reason,
+            });
             self.position = to;
         }
     }
 
     /// Finds the segment of the position; `false` if there is none yet.
     fn enter(&mut self, end: Offset) -> Result<bool> {
-        let Some(spot) = self.source.find(self.position)? else { return Ok(false) };
+        let Some(spot) = self.source.find(self.position)? else {
+            return Ok(false);
+        };
         if self.position < spot.base {
             // The segment that held it is missing, or it was skipped.
             self.gap(spot.previous_end.min(end), GapReason::Damage);
             self.gap(spot.base.min(end), GapReason::LostTail);
         }
-        match spot.view.clone() {
-            Some(view) => {
-                let expected = spot.base;
-                self.place = Some(Place { spot, view, at: FRAMES_START, expected });
-                Ok(true)
+        if let Some(view) = spot.view.clone() {
+            let expected = spot.base;
+            self.place = Some(Place {
+                spot,
+                view,
+                at: FRAMES_START,
+                expected,
+            });
+            return Ok(true);
+        }
+        // The whole segment can't be read.
+        let until = spot.next.map_or(end, |(_, previous_end)| previous_end);
+        self.gap(until.min(end), GapReason::Damage);
+        match spot.next {
+            Some((base, _)) if self.position < end => {
+                self.gap(base.min(end), GapReason::LostTail);
+                self.enter(end)
             }
-            None => {
-                // The whole segment can't be read.
-                let until = spot.next.map_or(end, |(_, previous_end)| previous_end);
-                self.gap(until.min(end), GapReason::Damage);
-                match spot.next {
-                    Some((base, _)) => {
-                        self.gap(base.min(end), GapReason::LostTail);
-                        self.enter(end)
-                    }
-                    None => Ok(false),
-                }
-            }
+            _ => Ok(false),
         }
     }
 
     /// Leaves a segment whose frames are all read, for the next one; `false` if there is none, or
     /// if the missing frames may still come.
     fn cross(&mut self) -> Result<bool> {
-        let Some(place) = &self.place else { return Ok(false) };
-        let Some((base, previous_end)) = place.spot.next else { return Ok(false) };
+        let Some(place) = &self.place else {
+            return Ok(false);
+        };
+        let Some((base, previous_end)) = place.spot.next else {
+            return Ok(false);
+        };
         let missing = self.position < previous_end;
         if missing && self.source.is_foreign() && self.source.durable()? < previous_end {
             return Ok(false);
@@ -272,9 +283,14 @@ impl Cursor {
     /// Reads frames of the segment until the limits are reached, or there are no more.
     fn read_segment(&mut self, limits: Limits) -> Result<Pause> {
         self.look_behind()?;
-        let Some(place) = &mut self.place else { return Ok(Pause::Segment) };
+        let Some(place) = &mut self.place else {
+            return Ok(Pause::Segment);
+        };
         let published = place.view.published();
-        let limit = place.spot.next.map_or(limits.end, |(base, _)| base.min(limits.end));
+        let limit = place
+            .spot
+            .next
+            .map_or(limits.end, |(base, _)| base.min(limits.end));
         let mut records = 0;
         let mut bytes = 0;
         while place.at < published {
@@ -318,23 +334,30 @@ impl Cursor {
             records += widen(frame.count);
             bytes += frame.len;
         }
-        Ok(if place.spot.next.is_some() { Pause::Segment } else { Pause::Enough })
+        Ok(if place.spot.next.is_some() {
+            Pause::Segment
+        } else {
+            Pause::Enough
+        })
     }
 
     /// At the end of what is published of the last segment, finds out whether there is a next one
     /// by now.
     fn look_behind(&mut self) -> Result<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
         let at_end = self.source.is_foreign() || place.at >= place.view.published();
-        if place.spot.next.is_none() && at_end {
-            if let Some(spot) = self.source.find(place.spot.base)? {
-                if spot.base == place.spot.base {
-                    place.spot.next = spot.next;
-                    if let (true, Some(view)) = (self.source.is_foreign(), spot.view) {
-                        place.view = view;
-                    }
-                }
-            }
+        if place.spot.next.is_some() || !at_end {
+            return Ok(());
+        }
+        let found = self.source.find(place.spot.base)?;
+        let Some(spot) = found.filter(|spot| spot.base == place.spot.base) else {
+            return Ok(());
+        };
+        place.spot.next = spot.next;
+        if let (true, Some(view)) = (self.source.is_foreign(), spot.view) {
+            place.view = view;
         }
         Ok(())
     }
@@ -342,13 +365,19 @@ impl Cursor {
     /// At bytes that are no frame: tells a gap from what is only not there yet.
     fn read_damage(&mut self, limits: Limits, published: usize) -> Result<Pause> {
         let foreign = self.source.is_foreign();
-        let Some(place) = &mut self.place else { return Ok(Pause::Segment) };
+        let Some(place) = &mut self.place else {
+            return Ok(Pause::Segment);
+        };
         if foreign {
             // What was read may be half a write: once more, from the file.
             self.buffer = Buffer::default();
         }
         let limit = place.spot.next.map_or(limits.end, |(base, _)| base);
-        let limit = if foreign && place.spot.next.is_none() { Offset::MAX } else { limit };
+        let limit = if foreign && place.spot.next.is_none() {
+            Offset::MAX
+        } else {
+            limit
+        };
         let (seed, base) = (place.view.seed, place.view.base);
         let mut scanner = Scanner::new(seed, base, limit, place.at, place.expected);
         let mut bytes = place.view.bytes(&mut self.buffer);
@@ -383,7 +412,11 @@ impl Cursor {
                 if place.spot.next.is_some() {
                     return Ok(Pause::Segment);
                 }
-                let durable = if foreign { self.source.durable()? } else { limits.end };
+                let durable = if foreign {
+                    self.source.durable()?
+                } else {
+                    limits.end
+                };
                 if self.position < durable {
                     // What should stand here was durable, and nothing behind it is intact.
                     self.gap(durable, GapReason::Damage);
@@ -409,7 +442,11 @@ impl Place {
             if first != self.expected {
                 return Err(DecodeError::Missing);
             }
-            let count = if frame.is_footer() { 0 } else { body::check(&frame)? };
+            let count = if frame.is_footer() {
+                0
+            } else {
+                body::check(&frame)?
+            };
             Ok(FrameAt {
                 position,
                 len: frame.len(),
@@ -440,7 +477,11 @@ impl Source for Shared {
     /// While the log is latched, nobody acts on what may vanish.
     fn visible_end(&self) -> Result<Offset> {
         self.check_open()?;
-        Ok(if self.latch.is_set() { self.durable() } else { self.end() })
+        Ok(if self.latch.is_set() {
+            self.durable()
+        } else {
+            self.end()
+        })
     }
 
     fn durable(&self) -> Result<Offset> {
@@ -469,7 +510,11 @@ impl Source for Shared {
 
     fn check_below(&self, below: Offset) -> Result<()> {
         self.check_open()?;
-        if below > self.durable() { self.latch.check() } else { Ok(()) }
+        if below > self.durable() {
+            self.latch.check()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -481,7 +526,11 @@ impl Source for Shared {
 pub(crate) fn offset_for_time(source: &Arc<dyn Source>, millis: u64) -> Result<Offset> {
     let end = source.visible_end()?;
     let mut cursor = Cursor::new(Arc::clone(source), source.start());
-    let limits = Limits { records: 1024, bytes: 1 << 20, end };
+    let limits = Limits {
+        records: 1024,
+        bytes: 1 << 20,
+        end,
+    };
     loop {
         cursor.advance(limits)?;
         if cursor.spans().is_empty() {

@@ -41,7 +41,11 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Option<Listing>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
             let reason = "it is not a directory";
-            return Err(ErrorKind::NotALog { path: dir.to_path_buf(), reason }.into());
+            return Err(ErrorKind::NotALog {
+                path: dir.to_path_buf(),
+                reason,
+            }
+            .into());
         }
         Err(error) => return Err(Error::io("list", dir, error)),
     };
@@ -99,7 +103,11 @@ impl Listing {
             } else {
                 "it holds segments, but no file named meta"
             };
-            return Err(ErrorKind::NotALog { path: dir.to_path_buf(), reason }.into());
+            return Err(ErrorKind::NotALog {
+                path: dir.to_path_buf(),
+                reason,
+            }
+            .into());
         }
         Ok(self.has_meta)
     }
@@ -112,11 +120,15 @@ impl Listing {
 /// `Locked`, `Io`.
 pub(crate) fn lock(host: &dyn Host, dir: &Path) -> Result<Arc<dyn File>> {
     let path = dir.join(file_name::LOCK);
-    let file =
-        host.open(&path, Access::Create).map_err(|error| Error::io("open", &path, error))?;
+    let file = host
+        .open(&path, Access::Create)
+        .map_err(|error| Error::io("open", &path, error))?;
     match file.try_lock() {
         Ok(true) => Ok(file),
-        Ok(false) => Err(ErrorKind::Locked { path: dir.to_path_buf() }.into()),
+        Ok(false) => Err(ErrorKind::Locked {
+            path: dir.to_path_buf(),
+        }
+        .into()),
         Err(error) => Err(Error::io("lock", &path, error)),
     }
 }
@@ -135,24 +147,35 @@ pub(crate) fn make(
 ) -> Result<()> {
     let fill = |name: &str, kind, payload: &[u8]| {
         let path = dir.join(name);
-        let file =
-            host.open(&path, Access::Create).map_err(|error| Error::io("create", &path, error))?;
+        let file = host
+            .open(&path, Access::Create)
+            .map_err(|error| Error::io("create", &path, error))?;
         SlotFile::fill(file, path, kind, payload, sync)
     };
     let groups = dir.join(file_name::GROUPS);
-    host.create_dir_all(&groups).map_err(|error| Error::io("create", &groups, error))?;
-    fill(file_name::CHECKPOINT, checkpoint::KIND, &Checkpoint::default().encode())?;
-    let meta = Meta { id: host.random(), created: host.wall_millis(), options };
+    host.create_dir_all(&groups)
+        .map_err(|error| Error::io("create", &groups, error))?;
+    fill(
+        file_name::CHECKPOINT,
+        checkpoint::KIND,
+        &Checkpoint::default().encode(),
+    )?;
+    let meta = Meta {
+        id: host.random(),
+        created: host.wall_millis(),
+        options,
+    };
     fill(file_name::META_NEW, meta::KIND, &meta.encode())?;
     let sync_dir = || match sync {
-        Some(_) => {
-            host.sync_dir(dir).map_err(|error| super::recover::sync_failed(dir, error))
-        }
+        Some(_) => host
+            .sync_dir(dir)
+            .map_err(|error| super::recover::sync_failed(dir, error)),
         None => Ok(()),
     };
     sync_dir()?;
     let (from, to) = (dir.join(file_name::META_NEW), dir.join(file_name::META));
-    host.rename(&from, &to).map_err(|error| Error::io("rename", &from, error))?;
+    host.rename(&from, &to)
+        .map_err(|error| Error::io("rename", &from, error))?;
     sync_dir()
 }
 
@@ -163,7 +186,9 @@ pub(crate) fn make(
 /// `NotALog`, `UnsupportedVersion`, `Corrupt`, `Io`.
 pub(crate) fn read_meta(host: &dyn Host, dir: &Path) -> Result<(Meta, SlotContent, PathBuf)> {
     let path = dir.join(file_name::META);
-    let file = host.open(&path, Access::Read).map_err(|error| Error::io("open", &path, error))?;
+    let file = host
+        .open(&path, Access::Read)
+        .map_err(|error| Error::io("open", &path, error))?;
     let content = slot_file::read(&*file, &path, meta::KIND)?;
     let meta = Meta::decode(&content.payload).map_err(|e| Error::decode(&path, 0, e))?;
     Ok((meta, content, path))

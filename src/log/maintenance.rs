@@ -87,7 +87,10 @@ impl Maintenance {
 /// What the platform says.
 pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let served = Arc::clone(shared);
-    let thread = shared.site.host.spawn("duralog", Box::new(move || run(&served)))?;
+    let thread = shared
+        .site
+        .host
+        .spawn("duralog", Box::new(move || run(&served)))?;
     *shared.maintenance.thread.lock() = Some(thread);
     Ok(())
 }
@@ -199,7 +202,9 @@ impl Shared {
             pace.unsynced_since = Some(now);
         }
         let asked = self.syncer.requested.swap(false, Ordering::AcqRel);
-        let due = pace.flush_at(self.site.config.flush.interval).is_some_and(|at| now >= at);
+        let due = pace
+            .flush_at(self.site.config.flush.interval)
+            .is_some_and(|at| now >= at);
         if !(asked || due) || self.sync_kind().is_none() {
             return Ok(());
         }
@@ -265,7 +270,9 @@ impl Shared {
 /// Room to keep ready for appends of `rate` bytes a millisecond.
 fn room_ahead(rate: u64) -> usize {
     let millis = u64::try_from(ROOM_AHEAD.as_millis()).unwrap_or(1);
-    usize::try_from(rate.saturating_mul(millis)).unwrap_or(ROOM_MAX).clamp(ROOM_MIN, ROOM_MAX)
+    usize::try_from(rate.saturating_mul(millis))
+        .unwrap_or(ROOM_MAX)
+        .clamp(ROOM_MIN, ROOM_MAX)
 }
 
 impl Pace {

@@ -171,10 +171,16 @@ impl Shared {
     }
 
     fn sync_active(&self, path: &std::path::Path) -> Result<()> {
-        let Some(kind) = self.sync_kind() else { return Ok(()) };
+        let Some(kind) = self.sync_kind() else {
+            return Ok(());
+        };
         let file = Arc::clone(self.append.lock().writer.file());
         file.sync(kind).map_err(|error| {
-            ErrorKind::SyncFailed { path: path.to_path_buf(), source: Arc::new(error) }.into()
+            ErrorKind::SyncFailed {
+                path: path.to_path_buf(),
+                source: Arc::new(error),
+            }
+            .into()
         })
     }
 }

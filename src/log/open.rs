@@ -17,7 +17,7 @@ use super::{
     directory::{self, Listing},
     maintenance::{self, Maintenance},
     plan::{self, Content, Facts, Plan},
-    recover::{self, Recovery, SegmentFile},
+    recover::{self, OpenedSegment, Recovery, SegmentFile},
     report::{Damage, GapReason, RecoveryReport},
     segments::{Segment, Segments, segment_path},
     sync::{Latch, Syncer, sync_kind},
@@ -53,7 +53,8 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
         Some(listing) => listing.is_log(dir)?,
     };
     if !exists {
-        host.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        host.create_dir_all(dir)
+            .map_err(|error| Error::io("create", dir, error))?;
     }
     let lock = directory::lock(&*host, dir)?;
     // Again, now that nobody else changes it.
@@ -65,8 +66,16 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     }
     let (meta, config) = read_options(&*host, dir, options, &mut report)?;
     let mapped = AtomicBool::new(wants_mapping(&*host, dir, config.write_mode));
-    let site = Site { host, dir: dir.to_path_buf(), config, mapped };
-    let opening = Opening { site, sync: sync_kind(config.fsync) };
+    let site = Site {
+        host,
+        dir: dir.to_path_buf(),
+        config,
+        mapped,
+    };
+    let opening = Opening {
+        site,
+        sync: sync_kind(config.fsync),
+    };
     let recovered = opening.recover(&listing, options.on_damage, &mut report)?;
     opening.serve(recovered, &meta, lock, options, report, started)
 }
@@ -181,7 +190,10 @@ impl Opening {
         if !clean {
             if !dense && !checkpoint.unproven {
                 // If this is interrupted, the next attempt must not find a tail that looks whole.
-                let noted = Checkpoint { unproven: true, ..checkpoint.clone() };
+                let noted = Checkpoint {
+                    unproven: true,
+                    ..checkpoint.clone()
+                };
                 checkpoint_file.write(&noted.encode(), self.sync)?;
             }
             self.recovery(&found, &facts, &plan).run(report)?;
@@ -190,7 +202,14 @@ impl Opening {
             report.lost_tail = Some(plan.end..next);
             report.groups_ahead = groups_ahead;
         }
-        Ok(self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file))
+        Ok(Self::hand_over(
+            &found,
+            &facts,
+            &plan,
+            next,
+            checkpoint,
+            checkpoint_file,
+        ))
     }
 
     fn recovery<'a>(
@@ -199,11 +218,21 @@ impl Opening {
         facts: &'a [Facts],
         plan: &'a Plan,
     ) -> Recovery<'a> {
-        Recovery { host: &*self.site.host, dir: &self.site.dir, sync: self.sync, found, facts, plan }
+        Recovery {
+            host: &*self.site.host,
+            dir: &self.site.dir,
+            sync: self.sync,
+            found,
+            facts,
+            plan,
+        }
     }
 
     fn is_same_boot(&self, checkpoint: &Checkpoint) -> bool {
-        self.site.host.boot_id().is_some_and(|id| id == checkpoint.boot_id)
+        self.site
+            .host
+            .boot_id()
+            .is_some_and(|id| id == checkpoint.boot_id)
     }
 
     /// Opens the checkpoint's file; one that does not verify is made anew.
@@ -216,8 +245,17 @@ impl Opening {
             .host
             .open(path, Access::Create)
             .map_err(|error| Error::io("create", path, error))?;
-        let unproven = Checkpoint { unproven: true, ..Checkpoint::default() };
-        SlotFile::fill(file, path.to_path_buf(), checkpoint::KIND, &unproven.encode(), self.sync)
+        let unproven = Checkpoint {
+            unproven: true,
+            ..Checkpoint::default()
+        };
+        SlotFile::fill(
+            file,
+            path.to_path_buf(),
+            checkpoint::KIND,
+            &unproven.encode(),
+            self.sync,
+        )
     }
 
     /// Reads what is needed of each segment, and whether the log was closed in order.
@@ -231,7 +269,10 @@ impl Opening {
         let mut facts = Vec::new();
         let clean = is_clean(listing, checkpoint);
         for (index, &(base, _)) in listing.segments.iter().enumerate() {
-            let limit = listing.segments.get(index + 1).map_or(Offset::MAX, |next| next.0);
+            let limit = listing
+                .segments
+                .get(index + 1)
+                .map_or(Offset::MAX, |next| next.0);
             let path = segment_path(&self.site.dir, base);
             let (file, fact) = self.examine(&path, base, limit, clean, checkpoint, report)?;
             found.push(file);
@@ -249,22 +290,36 @@ impl Opening {
         checkpoint: &Checkpoint,
         report: &mut RecoveryReport,
     ) -> Result<(SegmentFile, Facts)> {
-        let (file, len, header, damaged_copy) =
-            recover::open_segment(&*self.site.host, path, Access::Write)?;
-        // A file under another's name would put its records at wrong offsets.
-        let header = header.ok().filter(|header| header.base == base);
+        let opened = recover::open_segment(&*self.site.host, path, base, Access::Write)?;
+        let OpenedSegment {
+            file,
+            len,
+            header,
+            damaged_copy,
+        } = opened;
         if let (Some(position), true) = (damaged_copy, header.is_some()) {
             let (path, reason) = (path.to_path_buf(), "a copy of the header is damaged".into());
-            report.damage.push(Damage { path, position, from: base, to: base, reason });
+            report.damage.push(Damage {
+                path,
+                position,
+                from: base,
+                to: base,
+                reason,
+            });
         }
         let content = match header {
             None => Content::Unreadable,
             Some(header) => match recover::read_footer(&*file, path, len, &header)? {
                 Some((footer, frames_end)) => Content::Sealed { footer, frames_end },
                 None if clean && limit == Offset::MAX => {
-                    let Mark { offset, position, .. } = checkpoint.durable;
+                    let Mark {
+                        offset, position, ..
+                    } = checkpoint.durable;
                     let frames_end = usize::try_from(position).unwrap_or(len).min(len);
-                    Content::Closed { end: offset, frames_end }
+                    Content::Closed {
+                        end: offset,
+                        frames_end,
+                    }
                 }
                 None => {
                     let (position, expected) = scan_start(checkpoint, base, len);
@@ -276,15 +331,28 @@ impl Opening {
                 }
             },
         };
-        let found = SegmentFile { base, path: path.to_path_buf(), len, file };
-        Ok((found, Facts { base, header, content }))
+        let found = SegmentFile {
+            base,
+            path: path.to_path_buf(),
+            len,
+            file,
+        };
+        Ok((
+            found,
+            Facts {
+                base,
+                header,
+                content,
+            },
+        ))
     }
 
     fn report_damage(&self, found: &[SegmentFile], plan: &Plan, report: &mut RecoveryReport) {
         for damaged in &plan.damage {
-            let path = found
-                .get(damaged.segment)
-                .map_or_else(|| segment_path(&self.site.dir, damaged.from), |f| f.path.clone());
+            let path = found.get(damaged.segment).map_or_else(
+                || segment_path(&self.site.dir, damaged.from),
+                |f| f.path.clone(),
+            );
             report.damage.push(Damage {
                 path,
                 position: damaged.position as u64,
@@ -299,13 +367,15 @@ impl Opening {
     fn remove_prepared(&self, listing: &Listing) -> Result<()> {
         for name in &listing.prepared {
             let path = self.site.dir.join(name);
-            self.site.host.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            self.site
+                .host
+                .remove_file(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
         }
         Ok(())
     }
 
     fn hand_over(
-        &self,
         found: &[SegmentFile],
         facts: &[Facts],
         plan: &Plan,
@@ -333,7 +403,9 @@ impl Opening {
                 recovered.active = Some((file.clone(), kept.frames_end));
                 continue;
             }
-            let previous_end = facts.header.map_or(facts.base, |header| header.previous_end);
+            let previous_end = facts
+                .header
+                .map_or(facts.base, |header| header.previous_end);
             if is_last && facts.is_empty(kept) && kept.trim {
                 // Skipped offsets before and after it are one gap.
                 recovered.previous_end = previous_end;
@@ -341,19 +413,26 @@ impl Opening {
                 continue;
             }
             let (base, header, end) = (facts.base, facts.header, kept.frames_end);
-            let segment =
-                Segment::at_rest(file.path.clone(), base, previous_end, header, end);
-            if let (Content::Surveyed(survey), true, false) = (&facts.content, kept.trim, kept.sealed)
+            let segment = Segment::at_rest(file.path.clone(), base, previous_end, header, end);
+            if let (Content::Surveyed(survey), true, false) =
+                (&facts.content, kept.trim, kept.sealed)
             {
-                let last_time = survey.last_time.unwrap_or(recovered.checkpoint.durable.time);
-                let footer = Footer { end: survey.stop.offset, last_time };
+                let last_time = survey
+                    .last_time
+                    .unwrap_or(recovered.checkpoint.durable.time);
+                let footer = Footer {
+                    end: survey.stop.offset,
+                    last_time,
+                };
                 segment.set_rolled(Arc::clone(&file.file), end, footer);
                 recovered.sealable.push(Arc::clone(&segment));
             }
             recovered.segments.push(segment);
         }
-        recovered.checkpoint.durable.time =
-            facts.iter().filter_map(last_time).fold(recovered.checkpoint.durable.time, u64::max);
+        recovered.checkpoint.durable.time = facts
+            .iter()
+            .filter_map(last_time)
+            .fold(recovered.checkpoint.durable.time, u64::max);
         recovered
     }
 
@@ -374,7 +453,13 @@ impl Opening {
             let removed = self.site.host.remove_file(obsolete);
             removed.map_err(|error| Error::io("remove", obsolete, error))?;
         }
-        let Recovered { mut checkpoint, checkpoint_file, mut segments, sealable, .. } = recovered;
+        let Recovered {
+            mut checkpoint,
+            checkpoint_file,
+            mut segments,
+            sealable,
+            ..
+        } = recovered;
         let mark = Mark {
             offset: recovered.next,
             segment: active.base,
@@ -386,7 +471,11 @@ impl Opening {
         checkpoint.unproven = false;
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
         checkpoint.losses.lost_tail += recovered.next.since(recovered.end);
-        let lost = report.damage.iter().map(|damage| (damage.from, damage.to)).collect::<Vec<_>>();
+        let lost = report
+            .damage
+            .iter()
+            .map(|damage| (damage.from, damage.to))
+            .collect::<Vec<_>>();
         report.elapsed = self.site.host.monotonic().saturating_sub(started);
         let shared = Arc::new(Shared {
             id: meta.id,
@@ -409,7 +498,9 @@ impl Opening {
             shared.count_loss(from, to, GapReason::Damage);
         }
         shared.write_checkpoint(|content| {
-            content.reservation = content.reservation.max(recovered.next.advance(RESERVED_AHEAD));
+            content.reservation = content
+                .reservation
+                .max(recovered.next.advance(RESERVED_AHEAD));
         })?;
         shared.maintenance.add_sealable(sealable);
         maintenance::start(&shared)
@@ -418,16 +509,13 @@ impl Opening {
     }
 
     /// The active segment: the last one, or a new one whose name is durable.
-    fn active(
-        &self,
-        recovered: &Recovered,
-        copy: bool,
-    ) -> Result<(Arc<Segment>, SegmentWriter)> {
+    fn active(&self, recovered: &Recovered, copy: bool) -> Result<(Arc<Segment>, SegmentWriter)> {
         let Some((found, frames_end)) = &recovered.active else {
             let mut new = PreparedSegment::create(&self.site)?;
             let path = segment_path(&self.site.dir, recovered.next);
             let io = |error| Error::io("create", &path, error);
-            new.begin(recovered.next, recovered.previous_end, &self.site).map_err(io)?;
+            new.begin(recovered.next, recovered.previous_end, &self.site)
+                .map_err(io)?;
             if let Some(kind) = self.sync {
                 let failed = |error| recover::sync_failed(&path, error);
                 new.writer.file().sync(kind).map_err(failed)?;
@@ -438,8 +526,10 @@ impl Opening {
         };
         let path = &found.path;
         let io = |error| Error::io("open", path, error);
-        let (_, _, header, _) = recover::open_segment(&*self.site.host, path, Access::Read)?;
-        let header = header.map_err(|error| Error::decode(path, 0, error))?;
+        let opened = recover::open_segment(&*self.site.host, path, found.base, Access::Read)?;
+        let header = opened
+            .header
+            .ok_or_else(|| Error::decode(path, 0, DecodeError::Checksum))?;
         found.file.set_len(*frames_end as u64).map_err(io)?;
         let writer = open_writer(&found.file, header, *frames_end, &self.site).map_err(io)?;
         let view = writer.view(copy);
@@ -449,7 +539,9 @@ impl Opening {
 
 /// Whether the log was closed in order, and the files agree.
 fn is_clean(listing: &Listing, checkpoint: &Checkpoint) -> bool {
-    let Mark { segment, position, .. } = checkpoint.durable;
+    let Mark {
+        segment, position, ..
+    } = checkpoint.durable;
     let last = listing.segments.last();
     checkpoint.clean && last.is_some_and(|&(base, len)| base == segment && len >= position)
 }
@@ -457,7 +549,12 @@ fn is_clean(listing: &Listing, checkpoint: &Checkpoint) -> bool {
 /// Where a scan of the segment at `base` starts, and the offset that should stand there: at the
 /// recorded durable point if that is in the segment.
 fn scan_start(checkpoint: &Checkpoint, base: Offset, len: usize) -> (usize, Offset) {
-    let Mark { offset, segment, position, .. } = checkpoint.durable;
+    let Mark {
+        offset,
+        segment,
+        position,
+        ..
+    } = checkpoint.durable;
     match usize::try_from(position) {
         Ok(position) if segment == base && (FRAMES_START..=len).contains(&position) => {
             (position, offset)

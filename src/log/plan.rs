@@ -89,7 +89,10 @@ pub(crate) struct DamagedRange {
 
 /// Decides.
 pub(crate) fn plan(log_start: Offset, recorded: Offset, facts: &[Facts]) -> Plan {
-    let durable = facts.iter().map(durable_evidence).fold(recorded, Offset::max);
+    let durable = facts
+        .iter()
+        .map(durable_evidence)
+        .fold(recorded, Offset::max);
     let mut plan = Plan {
         kept: Vec::new(),
         dropped_from: facts.len(),
@@ -127,10 +130,20 @@ fn durable_evidence(segment: &Facts) -> Offset {
 impl Plan {
     fn damaged(&mut self, segment: usize, position: usize, to: Offset, why: DecodeError) {
         if self.end < to {
-            if let Some(kept) = self.kept.get_mut(segment).filter(|k| position >= k.frames_end) {
+            if let Some(kept) = self
+                .kept
+                .get_mut(segment)
+                .filter(|k| position >= k.frames_end)
+            {
                 kept.trim = false;
             }
-            self.damage.push(DamagedRange { segment, position, from: self.end, to, why });
+            self.damage.push(DamagedRange {
+                segment,
+                position,
+                from: self.end,
+                to,
+                why,
+            });
             self.end = to;
         }
     }
@@ -142,7 +155,9 @@ impl Plan {
 
     /// Whether the segment goes on where the log has got to; rows E and G.
     fn follows_on(&mut self, index: usize, segment: &Facts) -> bool {
-        let from = segment.header.map_or(segment.base, |header| header.previous_end);
+        let from = segment
+            .header
+            .map_or(segment.base, |header| header.previous_end);
         if index == 0 && segment.base <= self.end {
             self.end = segment.base;
             return true;
@@ -153,7 +168,12 @@ impl Plan {
             return false;
         }
         let position = self.kept.last().map_or(0, |kept| kept.frames_end);
-        self.damaged(index.saturating_sub(1), position, from, DecodeError::Missing);
+        self.damaged(
+            index.saturating_sub(1),
+            position,
+            from,
+            DecodeError::Missing,
+        );
         true
     }
 
@@ -208,7 +228,11 @@ impl Plan {
     }
 
     fn keep(&mut self, frames_end: usize, sealed: bool) {
-        self.kept.push(Kept { frames_end, sealed, trim: true });
+        self.kept.push(Kept {
+            frames_end,
+            sealed,
+            trim: true,
+        });
         self.can_append = false;
     }
 }

@@ -15,8 +15,7 @@ use parking_lot::Mutex;
 
 use super::{
     cursor::Source,
-    directory,
-    recover,
+    directory, recover,
     report::Gap,
     segments::{Spot, segment_path},
 };
@@ -71,12 +70,21 @@ impl ReadOnly {
             Some(listing) => listing.is_log(dir)?,
         };
         if !is_log {
-            return Err(ErrorKind::NotFound { path: dir.to_path_buf() }.into());
+            return Err(ErrorKind::NotFound {
+                path: dir.to_path_buf(),
+            }
+            .into());
         }
         let (meta, _, _) = directory::read_meta(&*host, dir)?;
         let config = Config::resolve(&meta.options)?;
         let state = Mutex::default();
-        Ok(Self { host, dir: dir.to_path_buf(), meta, config, state })
+        Ok(Self {
+            host,
+            dir: dir.to_path_buf(),
+            meta,
+            config,
+            state,
+        })
     }
 
     pub(crate) fn host(&self) -> &Arc<dyn Host> {
@@ -89,7 +97,9 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
-        Ok(directory::read_checkpoint(&*self.host, &self.dir)?.0.unwrap_or_default())
+        Ok(directory::read_checkpoint(&*self.host, &self.dir)?
+            .0
+            .unwrap_or_default())
     }
 
     /// Base offsets of the segments, as of now.
@@ -98,8 +108,10 @@ impl ReadOnly {
     ///
     /// `Io`.
     pub(crate) fn list_segments(&self) -> Result<Vec<Offset>> {
-        let listing = directory::list(&*self.host, &self.dir)?
-            .ok_or_else(|| ErrorKind::NotFound { path: self.dir.clone() })?;
+        let listing =
+            directory::list(&*self.host, &self.dir)?.ok_or_else(|| ErrorKind::NotFound {
+                path: self.dir.clone(),
+            })?;
         Ok(listing.segments.into_iter().map(|(base, _)| base).collect())
     }
 
@@ -116,7 +128,9 @@ impl ReadOnly {
         if recorded.offset > state.end.offset {
             state.end = recorded;
         }
-        let Some(&last) = state.segments.last() else { return Ok(state.end.offset) };
+        let Some(&last) = state.segments.last() else {
+            return Ok(state.end.offset);
+        };
         let Some((file, header)) = self.segment(&mut state, last)? else {
             return Ok(state.end.offset.max(last));
         };
@@ -161,8 +175,8 @@ impl ReadOnly {
         {
             return Ok(Some((Arc::clone(file), header)));
         }
-        let (file, _, header, _) = recover::open_segment(&*self.host, &path, Access::Read)?;
-        let header = header.ok().filter(|header| header.base == base);
+        let opened = recover::open_segment(&*self.host, &path, base, Access::Read)?;
+        let (file, header) = (opened.file, opened.header);
         state.headers.insert(base, header);
         state.file = Some((base, Arc::clone(&file)));
         Ok(header.map(|header| (file, header)))
@@ -175,7 +189,8 @@ impl Source for ReadOnly {
     }
 
     fn start(&self) -> Offset {
-        self.checkpoint().map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
+        self.checkpoint()
+            .map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
     }
 
     /// What is there is told from the bytes.
@@ -192,7 +207,9 @@ impl Source for ReadOnly {
         let mut state = self.state.lock();
         state.segments = segments;
         let behind = state.segments.partition_point(|&base| base <= offset);
-        let Some(&base) = state.segments.get(behind.saturating_sub(1)) else { return Ok(None) };
+        let Some(&base) = state.segments.get(behind.saturating_sub(1)) else {
+            return Ok(None);
+        };
         let next = match state.segments.get(behind.max(1)).copied() {
             None => None,
             Some(next) => {
@@ -209,12 +226,20 @@ impl Source for ReadOnly {
             None => None,
             Some((file, header)) => {
                 previous_end = header.previous_end;
-                let len = file.len().map_err(|error| Error::io("read", &path, error))?;
+                let len = file
+                    .len()
+                    .map_err(|error| Error::io("read", &path, error))?;
                 let end = End::Fixed(usize::try_from(len).unwrap_or(usize::MAX));
                 Some(View::copied(base, header.seed(), file, end))
             }
         };
-        Ok(Some(Spot { base, previous_end, path, view, next }))
+        Ok(Some(Spot {
+            base,
+            previous_end,
+            path,
+            view,
+            next,
+        }))
     }
 
     fn is_foreign(&self) -> bool {

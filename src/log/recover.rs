@@ -17,8 +17,7 @@ use super::{
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::{
-        file_name,
-        frame,
+        file_name, frame,
         segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
@@ -39,31 +38,53 @@ pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn File>,
 }
 
-/// Opens a segment's file and reads its header.
+/// A segment's file, opened, and what its header says.
+#[derive(Debug)]
+pub(crate) struct OpenedSegment {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) len: usize,
+    /// `None` if neither copy verifies, or if it is another segment's.
+    pub(crate) header: Option<SegmentHeader>,
+    /// Where a copy stands that does not verify.
+    pub(crate) damaged_copy: Option<u64>,
+}
+
+/// Opens the file of the segment at `base` and reads its header.
 ///
 /// # Errors
 ///
-/// `UnsupportedVersion`, `Io`. A header that does not verify is `None`.
+/// `UnsupportedVersion`, `Io`.
 pub(crate) fn open_segment(
     host: &dyn Host,
     path: &Path,
+    base: Offset,
     access: Access,
-) -> Result<(Arc<dyn File>, usize, std::result::Result<SegmentHeader, DecodeError>, Option<u64>)> {
-    let file = host.open(path, access).map_err(|error| Error::io("open", path, error))?;
+) -> Result<OpenedSegment> {
+    let file = host
+        .open(path, access)
+        .map_err(|error| Error::io("open", path, error))?;
     let len = file.len().map_err(|error| Error::io("read", path, error))?;
-    let len = usize::try_from(len).map_err(|_| {
-        Error::decode(path, 0, DecodeError::Length { length: len })
-    })?;
+    let length = DecodeError::Length { length: len };
+    let len = usize::try_from(len).map_err(|_| Error::decode(path, 0, length))?;
     let mut bytes = [0; FRAMES_START];
     let read =
         fs::read_full(&*file, &mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
-    match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
-        Ok((header, copies)) => Ok((file, len, Ok(header), copies.damaged_at())),
+    let (header, damaged_copy) = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default())
+    {
+        Ok((header, copies)) => (Some(header), copies.damaged_at()),
         Err(DecodeError::Version { found }) => {
-            Err(Error::decode(path, 0, DecodeError::Version { found }))
+            return Err(Error::decode(path, 0, DecodeError::Version { found }));
         }
-        Err(error) => Ok((file, len, Err(error), Some(0))),
-    }
+        Err(_) => (None, Some(0)),
+    };
+    // A file under another's name would put its records at wrong offsets.
+    let header = header.filter(|header| header.base == base);
+    Ok(OpenedSegment {
+        file,
+        len,
+        header,
+        damaged_copy,
+    })
 }
 
 /// The footer at the end of a file of `len` bytes, if there is one.
@@ -96,18 +117,17 @@ pub(crate) fn read_footer(
 /// # Errors
 ///
 /// `Io`; `UnsupportedVersion` if a newer release wrote frames of it.
-pub(crate) fn survey(
-    file: &dyn File,
-    path: &Path,
-    len: usize,
-    scanner: Scanner,
-) -> Result<Survey> {
+pub(crate) fn survey(file: &dyn File, path: &Path, len: usize, scanner: Scanner) -> Result<Survey> {
     let mut bytes = FileBytes::new(file, len);
     let survey =
         Survey::run(scanner, &mut bytes).map_err(|error| Error::io("read", path, error))?;
     if let Some(DecodeError::Version { found }) = survey.stop.why {
         let position = survey.stop.position as u64;
-        return Err(Error::decode(path, position, DecodeError::Version { found }));
+        return Err(Error::decode(
+            path,
+            position,
+            DecodeError::Version { found },
+        ));
     }
     Ok(survey)
 }
@@ -136,7 +156,7 @@ impl Recovery<'_> {
         }
         for ((found, facts), kept) in kept {
             if let Content::Surveyed(survey) = &facts.content {
-                self.write_back(found, facts, survey, kept.frames_end)?;
+                Self::write_back(found, facts, survey, kept.frames_end)?;
                 if kept.trim {
                     let end = kept.frames_end + if kept.sealed { FOOTER_LEN } else { 0 };
                     found
@@ -170,7 +190,10 @@ impl Recovery<'_> {
             return Ok(());
         };
         // Zeros first: on a full disk this makes the room for the copy.
-        found.file.set_len(end as u64).map_err(|error| Error::io("cut", &found.path, error))?;
+        found
+            .file
+            .set_len(end as u64)
+            .map_err(|error| Error::io("cut", &found.path, error))?;
         let target = self.quarantine_path(found.base, kept.frames_end)?;
         let copy = self
             .host
@@ -217,8 +240,13 @@ impl Recovery<'_> {
     /// A file name in the quarantine that is not taken.
     fn quarantine_path(&self, base: Offset, position: usize) -> Result<PathBuf> {
         let dir = self.dir.join(file_name::QUARANTINE);
-        self.host.create_dir_all(&dir).map_err(|error| Error::io("create", &dir, error))?;
-        let taken = self.host.read_dir(&dir).map_err(|error| Error::io("list", &dir, error))?;
+        self.host
+            .create_dir_all(&dir)
+            .map_err(|error| Error::io("create", &dir, error))?;
+        let taken = self
+            .host
+            .read_dir(&dir)
+            .map_err(|error| Error::io("list", &dir, error))?;
         let mut copy = 0;
         loop {
             let name = file_name::quarantined(base, position as u64, copy);
@@ -231,9 +259,15 @@ impl Recovery<'_> {
 
     /// Writes beside the quarantined bytes where they are from.
     fn note(&self, target: &Path, source: &Path, position: usize) -> Result<()> {
-        let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = target
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let path = target.with_file_name(file_name::quarantine_note(name));
-        let source = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let source = source
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let text = format!(
             "unproven: taken out of {source}, from byte {position} on, when the log was opened\n\
              after a crash: these bytes were never durable, and do not verify or stand behind\n\
@@ -251,13 +285,14 @@ impl Recovery<'_> {
 
     /// Writes the accepted frames back in place, and the header with them.
     fn write_back(
-        &self,
         found: &SegmentFile,
         facts: &Facts,
         survey: &Survey,
         frames_end: usize,
     ) -> Result<()> {
-        let Some(header) = facts.header else { return Ok(()) };
+        let Some(header) = facts.header else {
+            return Ok(());
+        };
         let write = |bytes: &[u8], position: usize| {
             fs::write_full(&*found.file, bytes, position as u64)
                 .map_err(|error| Error::io("write", &found.path, error))
@@ -266,20 +301,32 @@ impl Recovery<'_> {
             write(&header.encode(), 0)?;
         }
         // Offsets were checked by the survey; here it matters that the bytes are the same.
-        let mut scanner =
-            Scanner::new(header.seed(), header.base, Offset::MAX, survey.from, header.base);
+        let mut scanner = Scanner::new(
+            header.seed(),
+            header.base,
+            Offset::MAX,
+            survey.from,
+            header.base,
+        );
         let mut bytes = FileBytes::new(&*found.file, found.len);
         let io = |error| Error::io("read", &found.path, error);
-        let mut run = Run { start: survey.from, bytes: Vec::new() };
+        let mut run = Run {
+            start: survey.from,
+            bytes: Vec::new(),
+        };
         loop {
             match scanner.step(&mut bytes).map_err(io)? {
                 Found::Frame(frame) if frame.position < frames_end => {
                     if run.end() != frame.position || run.bytes.len() >= COPY {
                         write(&run.bytes, run.start)?;
-                        run = Run { start: frame.position, bytes: Vec::new() };
+                        run = Run {
+                            start: frame.position,
+                            bytes: Vec::new(),
+                        };
                     }
                     let chunk = bytes.at(frame.position, frame.len).map_err(io)?;
-                    run.bytes.extend_from_slice(chunk.get(..frame.len).unwrap_or_default());
+                    run.bytes
+                        .extend_from_slice(chunk.get(..frame.len).unwrap_or_default());
                 }
                 Found::Hole(hole) if hole.resume < frames_end => {}
                 _ => break,
@@ -308,7 +355,9 @@ impl Recovery<'_> {
         if self.sync.is_none() {
             return Ok(());
         }
-        self.host.sync_dir(dir).map_err(|error| sync_failed(dir, error))
+        self.host
+            .sync_dir(dir)
+            .map_err(|error| sync_failed(dir, error))
     }
 }
 
@@ -325,5 +374,9 @@ impl Run {
 }
 
 pub(crate) fn sync_failed(path: &Path, error: std::io::Error) -> Error {
-    ErrorKind::SyncFailed { path: path.to_path_buf(), source: Arc::new(error) }.into()
+    ErrorKind::SyncFailed {
+        path: path.to_path_buf(),
+        source: Arc::new(error),
+    }
+    .into()
 }

@@ -62,9 +62,19 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, position, from, to, reason } = self;
+        let Self {
+            path,
+            position,
+            from,
+            to,
+            reason,
+        } = self;
         write!(f, "{} at byte {position}: {reason}", path.display())?;
-        if from == to { f.write_str(", no record lost") } else { write!(f, ", offsets {from} to {to} lost") }
+        if from == to {
+            f.write_str(", no record lost")
+        } else {
+            write!(f, ", offsets {from} to {to} lost")
+        }
     }
 }
 

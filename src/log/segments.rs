@@ -51,7 +51,10 @@ struct State {
 impl Segment {
     /// The segment that is written from now on.
     pub(crate) fn active(path: PathBuf, header: SegmentHeader, view: View) -> Arc<Self> {
-        let state = State { view: Some(view), ..State::default() };
+        let state = State {
+            view: Some(view),
+            ..State::default()
+        };
         Self::new(path, header.base, header.previous_end, Some(header), state)
     }
 
@@ -63,7 +66,10 @@ impl Segment {
         header: Option<SegmentHeader>,
         frames_end: usize,
     ) -> Arc<Self> {
-        let state = State { frames_end: Some(frames_end), ..State::default() };
+        let state = State {
+            frames_end: Some(frames_end),
+            ..State::default()
+        };
         Self::new(path, base, previous_end, header, state)
     }
 
@@ -74,7 +80,13 @@ impl Segment {
         header: Option<SegmentHeader>,
         state: State,
     ) -> Arc<Self> {
-        Arc::new(Self { base, previous_end, path, header, state: Mutex::new(state) })
+        Arc::new(Self {
+            base,
+            previous_end,
+            path,
+            header,
+            state: Mutex::new(state),
+        })
     }
 
     /// Notes that it was rolled: no frame comes after `frames_end`. The file is held for the sync
@@ -100,9 +112,12 @@ impl Segment {
     /// `Io`, `StorageFull`: try again later.
     pub(crate) fn seal(&self, sync: Option<SyncKind>) -> Result<bool> {
         let mut state = self.state.lock();
-        let (Some(file), Some(header), Some(frames_end), Some((footer, written))) =
-            (state.file.clone(), self.header, state.frames_end, state.footer)
-        else {
+        let (Some(file), Some(header), Some(frames_end), Some((footer, written))) = (
+            state.file.clone(),
+            self.header,
+            state.frames_end,
+            state.footer,
+        ) else {
             return Ok(true);
         };
         if !written {
@@ -111,29 +126,39 @@ impl Segment {
                 .map_err(|error| Error::io("write the footer of", &self.path, error))?;
             state.footer = Some((footer, true));
         }
-        if state.view.as_ref().is_some_and(|view| !view.is_sole_holder()) {
+        if state
+            .view
+            .as_ref()
+            .is_some_and(|view| !view.is_sole_holder())
+        {
             return Ok(false);
         }
         state.view = None;
         let end = frames_end + crate::format::segment::FOOTER_LEN;
-        file.set_len(end as u64).map_err(|error| Error::io("cut", &self.path, error))?;
+        file.set_len(end as u64)
+            .map_err(|error| Error::io("cut", &self.path, error))?;
         if let Some(kind) = sync {
-            file.sync(kind).map_err(|error| crate::error::ErrorKind::SyncFailed {
-                path: self.path.clone(),
-                source: Arc::new(error),
-            })?;
+            file.sync(kind)
+                .map_err(|error| crate::error::ErrorKind::SyncFailed {
+                    path: self.path.clone(),
+                    source: Arc::new(error),
+                })?;
         }
         state.file = None;
         Ok(true)
     }
 
     fn view(&self, host: &dyn Host, copy: bool) -> Result<Option<(View, bool)>> {
-        let Some(header) = self.header else { return Ok(None) };
+        let Some(header) = self.header else {
+            return Ok(None);
+        };
         let mut state = self.state.lock();
         if let Some(view) = &state.view {
             return Ok(Some((view.clone(), false)));
         }
-        let Some(end) = state.frames_end else { return Ok(None) };
+        let Some(end) = state.frames_end else {
+            return Ok(None);
+        };
         let file = host
             .open(&self.path, Access::Read)
             .map_err(|error| Error::io("open", &self.path, error))?;
@@ -200,8 +225,15 @@ pub(crate) struct Spot {
 
 impl Segments {
     pub(crate) fn new(segments: Vec<Arc<Segment>>, copy: bool) -> Self {
-        let table = segments.into_iter().map(|segment| (segment.base, segment)).collect();
-        Self { table: RwLock::new(table), cached: Mutex::default(), copy }
+        let table = segments
+            .into_iter()
+            .map(|segment| (segment.base, segment))
+            .collect();
+        Self {
+            table: RwLock::new(table),
+            cached: Mutex::default(),
+            copy,
+        }
     }
 
     pub(crate) fn push(&self, segment: Arc<Segment>) {
@@ -225,10 +257,18 @@ impl Segments {
     pub(crate) fn find(&self, host: &dyn Host, offset: Offset) -> Result<Option<Spot>> {
         let (segment, next) = {
             let table = self.table.read();
-            let found = table.range(..=offset).next_back().or_else(|| table.iter().next());
-            let Some((base, segment)) = found else { return Ok(None) };
+            let found = table
+                .range(..=offset)
+                .next_back()
+                .or_else(|| table.iter().next());
+            let Some((base, segment)) = found else {
+                return Ok(None);
+            };
             let behind = (std::ops::Bound::Excluded(*base), std::ops::Bound::Unbounded);
-            let next = table.range(behind).next().map(|(base, next)| (*base, next.previous_end));
+            let next = table
+                .range(behind)
+                .next()
+                .map(|(base, next)| (*base, next.previous_end));
             (Arc::clone(segment), next)
         };
         let view = match segment.view(host, self.copy)? {
@@ -254,7 +294,11 @@ impl Segments {
         let oldest = {
             let mut cached = self.cached.lock();
             cached.push_back(Arc::clone(segment));
-            if cached.len() > CACHED_VIEWS { cached.pop_front() } else { None }
+            if cached.len() > CACHED_VIEWS {
+                cached.pop_front()
+            } else {
+                None
+            }
         };
         if let Some(oldest) = oldest {
             oldest.release_view();

@@ -36,7 +36,9 @@ pub(crate) struct Latch(OnceLock<(PathBuf, Arc<std::io::Error>)>);
 impl Latch {
     pub(crate) fn set(&self, path: &Path, error: Arc<std::io::Error>) -> Error {
         self.0.get_or_init(|| (path.to_path_buf(), error));
-        self.check().err().unwrap_or_else(|| ErrorKind::Closed.into())
+        self.check()
+            .err()
+            .unwrap_or_else(|| ErrorKind::Closed.into())
     }
 
     #[inline]
@@ -111,7 +113,11 @@ pub(crate) struct WaiterId(u64);
 impl Syncer {
     pub(crate) fn new(mark: Mark) -> Self {
         let durable = AtomicU64::new(mark.offset.get());
-        Self { durable, mark: Mutex::new(mark), ..Self::default() }
+        Self {
+            durable,
+            mark: Mutex::new(mark),
+            ..Self::default()
+        }
     }
 
     #[inline]
@@ -215,7 +221,11 @@ impl Shared {
 
     /// A future that is dropped waits no longer.
     pub(crate) fn forget_waiter(&self, WaiterId(id): WaiterId) {
-        self.syncer.state.lock().waiters.retain(|waiter| waiter.id != id);
+        self.syncer
+            .state
+            .lock()
+            .waiters
+            .retain(|waiter| waiter.id != id);
     }
 
     /// Asks the maintenance thread to sync soon.
@@ -262,7 +272,12 @@ pub(crate) fn sync_kind(fsync: Fsync) -> Option<SyncKind> {
 impl State {
     fn add(&mut self, until: Offset, waker: Waker, role: Role) -> u64 {
         self.next_id += 1;
-        self.waiters.push(Waiter { id: self.next_id, until, waker, role });
+        self.waiters.push(Waiter {
+            id: self.next_id,
+            until,
+            waker,
+            role,
+        });
         self.next_id
     }
 }
@@ -279,7 +294,8 @@ impl Leader<'_> {
         let target = self.target();
         shared.syncer.syncs.fetch_add(1, Ordering::Relaxed);
         for (path, file) in &target.files {
-            file.sync(kind).map_err(|error| shared.fail_sync(path, error))?;
+            file.sync(kind)
+                .map_err(|error| shared.fail_sync(path, error))?;
         }
         if target.directory {
             shared
@@ -289,7 +305,10 @@ impl Leader<'_> {
                 .map_err(|error| shared.fail_sync(&shared.site.dir, error))?;
         }
         *shared.syncer.mark.lock() = target.mark;
-        shared.syncer.durable.store(target.mark.offset.get(), Ordering::Release);
+        shared
+            .syncer
+            .durable
+            .store(target.mark.offset.get(), Ordering::Release);
         let mut appender = shared.append.lock();
         let sealable: Vec<_> = appender.unsynced.drain(..target.rolled).collect();
         drop(appender);
@@ -328,10 +347,15 @@ impl Drop for Leader<'_> {
         let latched = self.shared.latch.is_set();
         let mut state = self.shared.syncer.state.lock();
         state.leading = false;
-        let mut woken: Vec<Waiter> =
-            state.waiters.extract_if(.., |waiter| latched || waiter.until <= durable).collect();
+        let mut woken: Vec<Waiter> = state
+            .waiters
+            .extract_if(.., |waiter| latched || waiter.until <= durable)
+            .collect();
         // One of those that still wait leads the next sync.
-        let next = state.waiters.iter().position(|waiter| waiter.role == Role::Leads);
+        let next = state
+            .waiters
+            .iter()
+            .position(|waiter| waiter.role == Role::Leads);
         let asked = state.waiters.iter().any(|waiter| waiter.role == Role::Asks);
         if let Some(next) = next {
             woken.push(state.waiters.remove(next));

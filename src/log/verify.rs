@@ -5,17 +5,13 @@ use super::{
     open::slot_damage,
     plan::{self, Content, Facts},
     read_only::ReadOnly,
-    recover,
+    recover::{self, OpenedSegment},
     report::Damage,
     segments::segment_path,
 };
 use crate::{
     error::{Error, Result},
-    format::{
-        checkpoint::Mark,
-        file_name,
-        segment::FOOTER_LEN,
-    },
+    format::{checkpoint::Mark, file_name, segment::FOOTER_LEN},
     fs::Access,
     group,
     offset::Offset,
@@ -90,7 +86,10 @@ impl ReadOnly {
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         for damaged in &plan.damage {
             report.damage.push(Damage {
-                path: paths.get(damaged.segment).cloned().unwrap_or_else(|| self.dir.clone()),
+                path: paths
+                    .get(damaged.segment)
+                    .cloned()
+                    .unwrap_or_else(|| self.dir.clone()),
                 position: damaged.position as u64,
                 from: damaged.from,
                 to: damaged.to,
@@ -143,20 +142,37 @@ impl ReadOnly {
     ) -> Result<(Facts, usize)> {
         let path = segment_path(&self.dir, base);
         let host = &**self.host();
-        let (file, len, header, damaged_copy) =
-            recover::open_segment(host, &path, Access::Read)?;
+        let opened = recover::open_segment(host, &path, base, Access::Read)?;
+        let OpenedSegment {
+            file,
+            len,
+            header,
+            damaged_copy,
+        } = opened;
         report.segments += 1;
         report.bytes += len as u64;
         let mut note = |position: u64, reason: &str| {
             let (path, reason) = (path.clone(), reason.to_owned());
-            report.damage.push(Damage { path, position, from: base, to: base, reason });
+            report.damage.push(Damage {
+                path,
+                position,
+                from: base,
+                to: base,
+                reason,
+            });
         };
-        let header = header.ok().filter(|header| header.base == base);
         if let (Some(position), true) = (damaged_copy, header.is_some()) {
             note(position, "a copy of the header is damaged");
         }
         let Some(header) = header else {
-            return Ok((Facts { base, header, content: Content::Unreadable }, len));
+            return Ok((
+                Facts {
+                    base,
+                    header,
+                    content: Content::Unreadable,
+                },
+                len,
+            ));
         };
         let scanner = Scanner::new(header.seed(), base, limit, FRAMES_START, base);
         let survey = recover::survey(&*file, &path, len, scanner)?;
@@ -167,9 +183,22 @@ impl ReadOnly {
             let path = path.clone();
             let (from, to) = (survey.stop.offset, survey.stop.offset);
             let reason = "the footer is damaged".to_owned();
-            report.damage.push(Damage { path, position: at, from, to, reason });
+            report.damage.push(Damage {
+                path,
+                position: at,
+                from,
+                to,
+                reason,
+            });
         }
-        Ok((Facts { base, header: Some(header), content: Content::Surveyed(survey) }, len))
+        Ok((
+            Facts {
+                base,
+                header: Some(header),
+                content: Content::Surveyed(survey),
+            },
+            len,
+        ))
     }
 
     /// How many bytes lie from `from` to the last one that is not zero.
@@ -193,17 +222,21 @@ impl ReadOnly {
         let mut infos = Vec::new();
         for (index, &base) in bases.iter().enumerate() {
             let path = segment_path(&self.dir, base);
-            let (file, len, header, _) =
-                recover::open_segment(&**self.host(), &path, Access::Read)?;
+            let opened = recover::open_segment(&**self.host(), &path, base, Access::Read)?;
+            let OpenedSegment {
+                file, len, header, ..
+            } = opened;
             let footer = match header {
-                Ok(header) => recover::read_footer(&*file, &path, len, &header)?,
-                Err(_) => None,
+                Some(header) => recover::read_footer(&*file, &path, len, &header)?,
+                None => None,
             };
             let next = bases.get(index + 1).copied().unwrap_or(end);
             infos.push(SegmentInfo {
                 base_offset: base,
                 end_offset: footer.map_or(next, |(footer, _)| footer.end),
-                bytes: file.len().map_err(|error| Error::io("read", &path, error))?,
+                bytes: file
+                    .len()
+                    .map_err(|error| Error::io("read", &path, error))?,
                 sealed: footer.is_some(),
                 path,
             });

@@ -28,7 +28,10 @@ pub struct ProducerBuilder {
 
 impl ProducerBuilder {
     pub(crate) fn new(log: Arc<LogHandle>) -> Self {
-        Self { log, acks: Acks::default() }
+        Self {
+            log,
+            acks: Acks::default(),
+        }
     }
 
     /// When its sends count as done; by default [`Acks::Durable`]. A single send may choose
@@ -47,7 +50,10 @@ impl ProducerBuilder {
     pub fn build(self) -> Result<Producer> {
         self.log.check_open()?;
         check_acks(&self.log, self.acks)?;
-        Ok(Producer { log: self.log, acks: self.acks })
+        Ok(Producer {
+            log: self.log,
+            acks: self.acks,
+        })
     }
 }
 
@@ -199,12 +205,20 @@ impl Producer {
 
     #[cold]
     fn failed<R>(&self, record: R, error: Error) -> SendError<R> {
-        self.log.counters.failed_sends.fetch_add(1, Ordering::Relaxed);
+        self.log
+            .counters
+            .failed_sends
+            .fetch_add(1, Ordering::Relaxed);
         SendError::new(record, error)
     }
 }
 
 #[cold]
 fn too_large(what: &'static str, bytes: usize, limit: u64) -> Error {
-    ErrorKind::TooLarge { what, bytes: bytes as u64, limit }.into()
+    ErrorKind::TooLarge {
+        what,
+        bytes: bytes as u64,
+        limit,
+    }
+    .into()
 }

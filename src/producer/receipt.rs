@@ -29,7 +29,12 @@ pub struct Receipt {
 
 impl Receipt {
     pub(crate) fn new(log: Option<Arc<LogHandle>>, first: Offset, count: u64) -> Self {
-        Self { log, first, count, place: None }
+        Self {
+            log,
+            first,
+            count,
+            place: None,
+        }
     }
 
     /// The offset of the (first) record, once it is written.
@@ -68,7 +73,9 @@ impl Future for Receipt {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let end = self.end();
         let this = &mut *self;
-        let Some(log) = &this.log else { return Poll::Ready(Ok(this.first)) };
+        let Some(log) = &this.log else {
+            return Poll::Ready(Ok(this.first));
+        };
         match log.poll_durable(end, context.waker(), &mut this.place) {
             Ok(false) => Poll::Pending,
             Ok(true) => {

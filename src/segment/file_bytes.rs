@@ -21,7 +21,12 @@ pub(crate) struct FileBytes<'f> {
 impl<'f> FileBytes<'f> {
     /// The first `end` bytes.
     pub(crate) fn new(file: &'f dyn File, end: usize) -> Self {
-        Self { file, end, window: Vec::new(), start: 0 }
+        Self {
+            file,
+            end,
+            window: Vec::new(),
+            start: 0,
+        }
     }
 }
 

@@ -40,7 +40,13 @@ impl Preparation {
         allocated: usize,
     ) -> Self {
         let allocated = AtomicUsize::new(allocated);
-        Self { file, map, capacity, allocated, working: Mutex::new(()) }
+        Self {
+            file,
+            map,
+            capacity,
+            allocated,
+            working: Mutex::new(()),
+        }
     }
 
     /// How far the writer may write.
@@ -78,7 +84,10 @@ impl Preparation {
     }
 
     fn step(&self, from: usize, to: usize) -> io::Result<()> {
-        match (self.file.allocate(from as u64, (to - from) as u64), &self.map) {
+        match (
+            self.file.allocate(from as u64, (to - from) as u64),
+            &self.map,
+        ) {
             (Ok(()), Some(map)) => map.prepare(to)?,
             (Ok(()), None) => {}
             // Without a mapping, a full disk is an error of the write and no signal.

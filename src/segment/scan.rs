@@ -115,7 +115,14 @@ impl Scanner {
         position: usize,
         expected: Offset,
     ) -> Self {
-        Self { seed, base, limit, position, expected, candidate_bytes: 0 }
+        Self {
+            seed,
+            base,
+            limit,
+            position,
+            expected,
+            candidate_bytes: 0,
+        }
     }
 
     pub(crate) fn position(&self) -> usize {
@@ -152,26 +159,42 @@ impl Scanner {
         if let DecodeError::Version { .. } = why {
             // Intact, but not for this release to read: no damage.
             let (position, offset) = (self.position, self.expected);
-            return Ok(Found::Stop(Stop { position, offset, why: Some(why) }));
+            return Ok(Found::Stop(Stop {
+                position,
+                offset,
+                why: Some(why),
+            }));
         }
         let blank = matches!(why, DecodeError::Blank | DecodeError::Truncated { .. })
             && is_zero_from(bytes, self.position)?;
         if blank {
             let (position, offset) = (self.position, self.expected);
-            return Ok(Found::Stop(Stop { position, offset, why: None }));
+            return Ok(Found::Stop(Stop {
+                position,
+                offset,
+                why: None,
+            }));
         }
-        match self.find_next(bytes)? {
-            Some((resume, to)) => Ok(self.skip(to, resume, why)),
-            None => {
-                let (position, offset) = (self.position, self.expected);
-                Ok(Found::Stop(Stop { position, offset, why: Some(why) }))
-            }
+        if let Some((resume, to)) = self.find_next(bytes)? {
+            return Ok(self.skip(to, resume, why));
         }
+        let (position, offset) = (self.position, self.expected);
+        Ok(Found::Stop(Stop {
+            position,
+            offset,
+            why: Some(why),
+        }))
     }
 
     /// Reports the offsets up to `to` as missing, and goes on at `resume`.
     fn skip(&mut self, to: Offset, resume: usize, why: DecodeError) -> Found {
-        let hole = Hole { position: self.position, resume, from: self.expected, to, why };
+        let hole = Hole {
+            position: self.position,
+            resume,
+            from: self.expected,
+            to,
+            why,
+        };
         self.position = resume;
         self.expected = to;
         Found::Hole(hole)
@@ -184,12 +207,15 @@ impl Scanner {
         while position + HEADER_LEN <= end {
             let window = bytes.at(position, STRIDE)?;
             let in_window = window.len().min(STRIDE).saturating_sub(HEADER_LEN - 1);
-            let candidate = window.windows(HEADER_LEN).take(in_window).position(|header| {
-                frame::glimpse(header).is_some_and(|seen| {
-                    seen.len <= end - position
-                        && self.base.advance(seen.relative_offset.into()) >= self.expected
-                })
-            });
+            let candidate = window
+                .windows(HEADER_LEN)
+                .take(in_window)
+                .position(|header| {
+                    frame::glimpse(header).is_some_and(|seen| {
+                        seen.len <= end - position
+                            && self.base.advance(seen.relative_offset.into()) >= self.expected
+                    })
+                });
             let Some(ahead) = candidate else {
                 position += in_window.max(1);
                 continue;
@@ -213,7 +239,10 @@ impl Scanner {
         let mut here = bytes.at(position, HEADER_LEN)?;
         if let Some(seen) = frame::glimpse(here) {
             if seen.len > left {
-                let truncated = DecodeError::Truncated { needed: seen.len, found: left };
+                let truncated = DecodeError::Truncated {
+                    needed: seen.len,
+                    found: left,
+                };
                 return Ok(Err(truncated));
             }
             if position > self.position {

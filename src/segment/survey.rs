@@ -45,11 +45,23 @@ impl Survey {
                 Found::Footer(found, at) => {
                     footer = Some(found);
                     durable = durable.max(found.end);
-                    break Stop { position: at.position, offset: scanner.expected(), why: None };
+                    break Stop {
+                        position: at.position,
+                        offset: scanner.expected(),
+                        why: None,
+                    };
                 }
                 Found::Stop(stop) => break stop,
             }
         };
-        Ok(Self { from, holes, stop, footer, durable, frames, last_time })
+        Ok(Self {
+            from,
+            holes,
+            stop,
+            footer,
+            durable,
+            frames,
+            last_time,
+        })
     }
 }

@@ -60,22 +60,21 @@ pub(crate) struct Buffer {
 const READ_AHEAD: usize = 256 << 10;
 
 impl View {
-    pub(crate) fn mapped(
-        base: Offset,
-        seed: Seed,
-        reader: MapReader,
-    ) -> Self {
-        Self { base, seed, source: Source::Mapped(reader) }
+    pub(crate) fn mapped(base: Offset, seed: Seed, reader: MapReader) -> Self {
+        Self {
+            base,
+            seed,
+            source: Source::Mapped(reader),
+        }
     }
 
     /// Reads the file as far as `end` says by then.
-    pub(crate) fn copied(
-        base: Offset,
-        seed: Seed,
-        file: Arc<dyn File>,
-        end: End,
-    ) -> Self {
-        Self { base, seed, source: Source::Copied { file, end } }
+    pub(crate) fn copied(base: Offset, seed: Seed, file: Arc<dyn File>, end: End) -> Self {
+        Self {
+            base,
+            seed,
+            source: Source::Copied { file, end },
+        }
     }
 
     /// The position behind the last frame published by now.
@@ -121,32 +120,40 @@ impl View {
     pub(crate) fn again<'a>(&'a self, range: Range<usize>, buffer: &'a Buffer) -> &'a [u8] {
         match &self.source {
             Source::Mapped(reader) => reader.bytes().get(range).unwrap_or_default(),
-            Source::Copied { .. } => {
-                buffer.from(range.start).get(..range.len()).unwrap_or_default()
-            }
+            Source::Copied { .. } => buffer
+                .from(range.start)
+                .get(..range.len())
+                .unwrap_or_default(),
         }
     }
 
     /// Whether nobody but the one who asks holds the mapping, if there is one.
     pub(crate) fn is_sole_holder(&self) -> bool {
         match &self.source {
-            Source::Mapped(reader) | Source::Copied { end: End::Mapped(reader), .. } => {
-                reader.is_sole_holder()
-            }
+            Source::Mapped(reader)
+            | Source::Copied {
+                end: End::Mapped(reader),
+                ..
+            } => reader.is_sole_holder(),
             Source::Copied { .. } => true,
         }
     }
 
     /// The published bytes, for a scan.
     pub(crate) fn bytes<'a>(&'a self, buffer: &'a mut Buffer) -> impl Bytes + 'a {
-        ViewBytes { end: self.published(), view: self, buffer }
+        ViewBytes {
+            end: self.published(),
+            view: self,
+            buffer,
+        }
     }
 }
 
 impl Buffer {
     fn from(&self, position: usize) -> &[u8] {
         let skip = position.checked_sub(self.start);
-        skip.and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
+        skip.and_then(|skip| self.bytes.get(skip..))
+            .unwrap_or_default()
     }
 
     fn fill(
@@ -183,6 +190,8 @@ impl Bytes for ViewBytes<'_> {
     fn at(&mut self, position: usize, want: usize) -> io::Result<&[u8]> {
         let bytes = self.view.read(position, want, self.buffer)?;
         // More may be published meanwhile; the scan is of what was there when it began.
-        Ok(bytes.get(..self.end.saturating_sub(position)).unwrap_or(bytes))
+        Ok(bytes
+            .get(..self.end.saturating_sub(position))
+            .unwrap_or(bytes))
     }
 }

@@ -53,7 +53,10 @@ pub(crate) struct SegmentWriter {
 enum Sink {
     Mapped(MapWriter),
     /// One `pwrite` a frame. The bytes are gathered in `scratch` first.
-    Buffered { published: Arc<AtomicUsize>, scratch: Vec<u8> },
+    Buffered {
+        published: Arc<AtomicUsize>,
+        scratch: Vec<u8>,
+    },
 }
 
 impl SegmentWriter {
@@ -73,17 +76,40 @@ impl SegmentWriter {
             (Sink::Mapped(writer), Some(preparer))
         } else {
             let published = Arc::new(AtomicUsize::new(position));
-            (Sink::Buffered { published, scratch: Vec::new() }, None)
+            (
+                Sink::Buffered {
+                    published,
+                    scratch: Vec::new(),
+                },
+                None,
+            )
         };
-        let room = Arc::new(Preparation::new(Arc::clone(&file), preparer, capacity, position));
+        let room = Arc::new(Preparation::new(
+            Arc::clone(&file),
+            preparer,
+            capacity,
+            position,
+        ));
         let seed = header.seed();
-        Ok(Self { header, seed, file, sink, room, position, limit })
+        Ok(Self {
+            header,
+            seed,
+            file,
+            sink,
+            room,
+            position,
+            limit,
+        })
     }
 
     /// Gives a prepared segment, in which nothing is published yet, its place in the log: writes
     /// the header.
     pub(crate) fn begin(&mut self, base: Offset, previous_end: Offset) -> io::Result<()> {
-        self.header = SegmentHeader { base, previous_end, ..self.header };
+        self.header = SegmentHeader {
+            base,
+            previous_end,
+            ..self.header
+        };
         let bytes = self.header.encode();
         match &mut self.sink {
             Sink::Mapped(writer) => {
@@ -171,9 +197,7 @@ impl SegmentWriter {
     pub(crate) fn view(&self, copy: bool) -> View {
         let base = self.header.base;
         match &self.sink {
-            Sink::Mapped(writer) if !copy => {
-                View::mapped(base, self.seed, writer.reader())
-            }
+            Sink::Mapped(writer) if !copy => View::mapped(base, self.seed, writer.reader()),
             Sink::Mapped(writer) => {
                 let (file, end) = (Arc::clone(&self.file), End::Mapped(writer.reader()));
                 View::copied(base, self.seed, file, end)
