@@ -36,7 +36,7 @@ use crate::{
 /// billing.commit()?;
 /// # drop(billing);
 /// log.close()?;
-/// # Ok::<(), duralog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -207,7 +207,7 @@ impl LogOptions {
 /// assert_eq!(look.log_end_offset()?, 1);
 /// assert!(look.verify()?.damage.is_empty());
 /// # log.close()?;
-/// # Ok::<(), duralog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ReadOnlyLog {

@@ -28,6 +28,8 @@ pub(crate) struct SlotFile {
     /// Whether the newest state is synced.
     synced: bool,
     generation: u64,
+    /// The newest state.
+    payload: Vec<u8>,
 }
 
 /// What was read from such a file.
@@ -86,6 +88,7 @@ impl SlotFile {
             current: Slot::First,
             synced: true,
             generation: 0,
+            payload: Vec::new(),
         };
         let zeros = vec![0; slots::FILE_LEN];
         fs::write_full(&*this.file, &zeros, 0).map_err(|e| Error::io("write", &this.path, e))?;
@@ -129,6 +132,7 @@ impl SlotFile {
             current: content.slot,
             synced: true,
             generation: content.generation,
+            payload: content.payload.clone(),
         };
         Ok((this, content))
     }
@@ -145,10 +149,19 @@ impl SlotFile {
         } else {
             self.current
         };
-        self.put(slot, self.generation + 1, payload)?;
+        if let Err(error) = self.put(slot, self.generation + 1, payload) {
+            if slot == self.current {
+                // Half of the new state may stand over the old one. If putting that back fails
+                // too, the state that was synced last is in the other slot.
+                drop(self.put(slot, self.generation, &self.payload));
+            }
+            return Err(error);
+        }
         self.current = slot;
         self.generation += 1;
         self.synced = false;
+        self.payload.clear();
+        self.payload.extend_from_slice(payload);
         self.sync(sync)
     }
 

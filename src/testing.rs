@@ -12,6 +12,7 @@ use crate::{
     format::{body, checkpoint, checksum::Seed, frame, group, meta, segment},
     offset::Offset,
     options::LogOptions,
+    record::RecordRef,
     segment::{Scanner, Survey},
 };
 
@@ -39,11 +40,8 @@ pub fn decode_frame(bytes: &[u8], segment_id: u64, position: u32) -> Option<usiz
     let frame = frame::decode(bytes, Seed::of(segment_id).at(position)).ok()?;
     let count = body::check(&frame).ok()?;
     let records = body::Records::new(&frame, Offset::ZERO, count);
-    Some(
-        records
-            .map(|record| record.headers().iter().count().min(1))
-            .count(),
-    )
+    let headers_fit = |record: &RecordRef<'_>| record.headers().iter().count() <= bytes.len();
+    Some(records.filter(headers_fit).count())
 }
 
 /// Gives bytes the checksum of a frame at this position, so that a fuzzer gets past it.

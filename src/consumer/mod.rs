@@ -176,7 +176,7 @@ impl ConsumerBuilder {
 /// assert_eq!(billing.committed(), 1);
 /// # drop(billing);
 /// # log.close()?;
-/// # Ok::<(), duralog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Concurrency

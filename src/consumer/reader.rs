@@ -189,7 +189,7 @@ impl Origin {
 /// assert_eq!(values, [b"b"]);
 /// # drop(reader);
 /// # log.close()?;
-/// # Ok::<(), duralog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Reader {

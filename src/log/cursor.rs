@@ -241,6 +241,7 @@ impl Cursor {
         }
         if let Some(view) = spot.view.clone() {
             let expected = spot.base;
+            self.buffer.clear();
             self.place = Some(Place {
                 spot,
                 view,
@@ -370,7 +371,7 @@ impl Cursor {
         };
         if foreign {
             // What was read may be half a write: once more, from the file.
-            self.buffer = Buffer::default();
+            self.buffer.clear();
         }
         let limit = place.spot.next.map_or(limits.end, |(base, _)| base);
         let limit = if foreign && place.spot.next.is_none() {

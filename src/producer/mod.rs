@@ -78,7 +78,7 @@ fn check_acks(log: &LogHandle, acks: Acks) -> Result<()> {
 /// let receipt = producer.send(Record::new("paid").key("order-17"))?;
 /// assert_eq!(receipt.offset().unwrap(), 0);
 /// # log.close()?;
-/// # Ok::<(), duralog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Producer {
@@ -133,7 +133,7 @@ impl Producer {
     /// receipt.wait()?;
     /// assert_eq!(log.log_end_offset(), 2);
     /// # log.close()?;
-    /// # Ok::<(), duralog::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

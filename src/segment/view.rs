@@ -150,6 +150,11 @@ impl View {
 }
 
 impl Buffer {
+    /// Forgets what it holds, so that the file is read again.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
     fn from(&self, position: usize) -> &[u8] {
         let skip = position.checked_sub(self.start);
         skip.and_then(|skip| self.bytes.get(skip..))

@@ -1,0 +1,11 @@
+//! The behaviour of the library through its public API, on the real file system of the machine
+//! and on one that fails when told to.
+#![cfg(feature = "testing")]
+
+mod append_read;
+mod common;
+mod concurrency;
+mod faults;
+mod opening;
+mod receipts;
+mod recovery;
