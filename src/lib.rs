@@ -1,5 +1,68 @@
 //! An embedded, single-node, durable log: Kafka's log, producers and consumer groups as a library
 //! inside your process.
+//!
+//! Messages get lost: by a producer that does not wait, a page cache that was never flushed, an
+//! offset committed before the work was done, a disk that filled, one flipped bit. Here each of
+//! these is either survived or reported, and each promise says what it survives.
+//!
+//! # A tour
+//!
+//! * [`Log`] is a directory of append-only segments. [`Log::open`] opens or makes it, and recovers
+//!   it after a crash; [`Log::recovery`] tells what that found. [`LogOptions`] are stored in it.
+//! * [`Producer`] appends [`Record`]s: one by one, or as an atomic batch. [`Acks`] chooses what a
+//!   send survives: the end of the process, or a power cut. [`Receipt`] is what one waits for, as
+//!   a thread or as a future of any runtime.
+//! * [`Consumer`] reads on behalf of a group and commits what was processed; a [`Reader`] reads
+//!   without a group. Both borrow records from the log, and are told about every [`Gap`].
+//! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
+//!
+//! ```
+//! use std::time::Duration;
+//! use duralog::{Acks, FlushPolicy, Log, Record};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("orders");
+//! let log = Log::options()
+//!     .segment_bytes(64 << 20)
+//!     .flush(FlushPolicy::every_messages(1_000).or_every(Duration::from_millis(100)))
+//!     .open(&path)?;
+//!
+//! let producer = log.producer().acks(Acks::Durable).build()?;
+//! let receipt = producer.send(Record::new("paid").key("order-17").header("trace", "af31"))?;
+//! let offset = receipt.wait()?; // on the device now
+//!
+//! let mut billing = log.consumer("billing").build()?;
+//! let batch = billing.poll(Duration::from_secs(1))?;
+//! for gap in batch.gaps() {
+//!     eprintln!("records {} to {} are gone: {}", gap.from, gap.to, gap.reason);
+//! }
+//! for record in &batch {
+//!     assert_eq!((record.offset(), record.value()), (Some(offset), Some(&b"paid"[..])));
+//! }
+//! billing.commit()?; // after processing: a crash before it repeats work, and loses none
+//! # drop(billing);
+//! # log.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What survives what
+//!
+//! | | end of the process | power cut |
+//! |---|---|---|
+//! | [`Acks::Written`], the default of commits | yes | what was synced since: see [`FlushPolicy`] |
+//! | [`Acks::Durable`], once waited for | yes | yes |
+//!
+//! Offsets are never used twice, also not after a power cut that took records: the log goes on at
+//! an offset that was reserved, and consumers are told the gap. Bytes that were durable and no
+//! longer verify are damage: they are kept, reported, and read around. A sync that fails is final.
+//!
+//! # Limits
+//!
+//! One writer at a time ([`ErrorKind::Locked`]). A record is at most 16 MiB by default, and never
+//! more than a segment. Unix only; appends go through a mapping on ext4, XFS and tmpfs under
+//! Linux, and through `pwrite` elsewhere. A device that lies about flushes cannot be helped, and
+//! rot in what was synced last, with nothing written after it, looks like a torn tail.
+
 #![warn(missing_docs)]
 #![deny(
     clippy::unwrap_used,
@@ -43,3 +106,7 @@ pub use options::{
 };
 pub use producer::{Producer, ProducerBuilder, Receipt};
 pub use record::{AsRecord, Header, Headers, HeadersIter, Record, RecordRef, Timestamp};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -202,3 +202,76 @@ impl Preparer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use memmap2::MmapOptions;
+
+    use super::*;
+
+    /// Anonymous memory, which Miri can map too, prepared as a whole.
+    fn writer(len: usize, published: usize) -> MapWriter {
+        let memory = MmapRaw::from(MmapOptions::new().len(len).map_anon().unwrap());
+        MapWriter {
+            shared: Arc::new(Shared::new(memory, published, len)),
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_whole_appends_while_the_writer_goes_on() {
+        const PIECE: usize = 16;
+        const PIECES: usize = 64;
+        let mut writer = writer(PIECE * PIECES, 0);
+        let reader = writer.reader();
+        let reading = thread::spawn(move || {
+            let mut seen = 0;
+            while seen < PIECES {
+                let bytes = reader.bytes();
+                assert_eq!(bytes.len() % PIECE, 0);
+                for (number, piece) in bytes.chunks(PIECE).enumerate().skip(seen) {
+                    assert!(piece.iter().all(|&byte| usize::from(byte) == number));
+                    seen = number + 1;
+                }
+                thread::yield_now();
+            }
+        });
+        for number in 0..PIECES {
+            let tail = writer.tail(PIECE).unwrap();
+            tail.fill(u8::try_from(number).unwrap());
+            writer.publish(PIECE);
+        }
+        reading.join().unwrap();
+    }
+
+    #[test]
+    fn a_slice_that_a_reader_holds_outlives_the_writer() {
+        let mut writer = writer(64, 0);
+        writer.tail(5).unwrap().copy_from_slice(b"first");
+        writer.publish(5);
+        let reader = writer.reader();
+        let first = reader.bytes();
+        writer.tail(6).unwrap().copy_from_slice(b"second");
+        writer.publish(6);
+        assert!(!reader.is_sole_holder());
+        drop(writer);
+        assert_eq!(first, b"first");
+        assert_eq!(reader.bytes(), b"firstsecond");
+        assert!(reader.is_sole_holder());
+    }
+
+    #[test]
+    fn more_than_is_prepared_is_refused() {
+        let mut writer = writer(64, 60);
+        assert!(writer.tail(5).is_none());
+        assert!(writer.tail(4).is_some());
+        assert!(writer.tail(usize::MAX).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "invariant 1")]
+    fn publishing_more_than_is_prepared_panics() {
+        writer(64, 60).publish(5);
+    }
+}

@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     Shared, Site,
+    checkpointer::RESERVED_AHEAD,
     segments::{Segment, segment_path},
 };
 use crate::{
@@ -32,6 +33,10 @@ use crate::{
     options::{ReadMode, WriteMode},
     segment::{self, FRAMES_START, SegmentWriter, Slack},
 };
+
+/// Room that an append prepares itself when the maintenance thread has not kept ahead: enough to
+/// be worth the system calls, little enough not to hold up others for long.
+const LATE_ROOM: usize = 256 << 10;
 
 /// What the append lock guards.
 #[derive(Debug)]
@@ -160,7 +165,7 @@ impl Shared {
             reader.wake();
         }
         if wake_maintenance {
-            self.maintenance.wake();
+            self.maintenance.wake_ahead();
         }
     }
 
@@ -192,7 +197,7 @@ impl Shared {
                 appender
                     .writer
                     .room()
-                    .extend(end, end)
+                    .extend(end, end + LATE_ROOM)
                     .map_err(|error| self.append_error(&appender, error))?;
                 Ok(appender)
             }
@@ -203,7 +208,7 @@ impl Shared {
             Obstacle::Offsets(end) => {
                 // Waits for the device, so not under the append lock.
                 drop(appender);
-                self.reserve(end)?;
+                self.reserve(end, RESERVED_AHEAD)?;
                 Ok(self.append.lock())
             }
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::{Shared, report::GapReason};
 use crate::{
     error::Result,
-    format::checkpoint::{Checkpoint, RANGES_MAX},
+    format::checkpoint::{Checkpoint, Mark, RANGES_MAX},
     offset::Offset,
     slot_file::SlotFile,
 };
@@ -55,6 +55,12 @@ impl Checkpointer {
     pub(crate) fn losses(&self) -> (u64, u64) {
         let losses = self.inner.lock().content.losses;
         (losses.damage, losses.lost_tail)
+    }
+
+    /// Whether there is something that the file does not have yet.
+    pub(crate) fn is_stale(&self, mark: Mark) -> bool {
+        let inner = self.inner.lock();
+        inner.dirty || inner.content.durable != mark
     }
 
     /// Counts a gap, once however often it is met. The count is stored with the next write.
@@ -149,28 +155,24 @@ impl Shared {
     ///
     /// As [`write_checkpoint`](Self::write_checkpoint).
     pub(crate) fn refresh_checkpoint(&self) -> Result<()> {
-        let stale = {
-            let inner = self.checkpoint.inner.lock();
-            inner.dirty || inner.content.durable != self.syncer.mark()
-        };
-        if stale {
+        if self.checkpoint.is_stale(self.syncer.mark()) {
             self.write_checkpoint(|_| {})
         } else {
             Ok(())
         }
     }
 
-    /// Makes sure that offsets below `until` may be used, and reserves more ahead.
+    /// Makes sure that offsets below `until` may be used, and reserves `ahead` more.
     ///
     /// # Errors
     ///
     /// As [`write_checkpoint`](Self::write_checkpoint).
-    pub(crate) fn reserve(&self, until: Offset) -> Result<()> {
-        if self.checkpoint.reserved() >= until.advance(RESERVED_AHEAD / 2) {
+    pub(crate) fn reserve(&self, until: Offset, ahead: u64) -> Result<()> {
+        if self.checkpoint.reserved() >= until.advance(ahead / 2) {
             return Ok(());
         }
         self.write_checkpoint(|content| {
-            content.reservation = content.reservation.max(until.advance(RESERVED_AHEAD));
+            content.reservation = content.reservation.max(until.advance(ahead));
         })
     }
 

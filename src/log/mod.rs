@@ -2,7 +2,7 @@
 //!
 //! All locks of a log are here, and they are taken in this order:
 //!
-//! 1. `Pace` of the maintenance thread (which alone takes it),
+//! 1. the paces of the maintenance threads (each its own),
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark.
@@ -20,6 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+mod ahead;
 mod append;
 mod checkpointer;
 mod cursor;
@@ -31,6 +32,7 @@ mod read_only;
 mod recover;
 mod report;
 mod segments;
+mod settle;
 mod sync;
 mod verify;
 
@@ -128,21 +130,12 @@ impl Shared {
         }
         // An append that saw the log open may still hold the lock; after this none comes.
         let end = self.append.lock().next;
-        self.stop_maintenance();
+        self.maintenance.stop();
         let result = self.make_clean(end);
         self.wake_readers();
         self.wake_all_waiters();
         *self.lock.lock() = None;
         result
-    }
-
-    fn stop_maintenance(&self) {
-        self.maintenance.stop.store(true, Ordering::Release);
-        self.maintenance.wake();
-        let thread = self.maintenance.thread.lock().take();
-        if let Some(thread) = thread {
-            thread.join();
-        }
     }
 
     fn make_clean(&self, end: Offset) -> Result<()> {

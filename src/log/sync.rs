@@ -231,7 +231,7 @@ impl Shared {
     /// Asks the maintenance thread to sync soon.
     pub(crate) fn request_sync(&self) {
         if !self.syncer.requested.swap(true, Ordering::AcqRel) {
-            self.maintenance.wake();
+            self.maintenance.wake_settle();
         }
     }
 

@@ -7,5 +7,6 @@ mod common;
 mod concurrency;
 mod faults;
 mod opening;
+mod real_disks;
 mod receipts;
 mod recovery;

@@ -1,0 +1,133 @@
+//! Settling what was appended: syncing by the flush policy or when asked, footers, checkpoints.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::{
+    Shared,
+    maintenance::{Maintenance, RETRY_AFTER},
+};
+use crate::error::Result;
+
+/// Time between checkpoints while records become durable.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
+/// Time until a segment is looked at again that could not be cut because it is still read.
+const SEAL_AGAIN: Duration = Duration::from_millis(50);
+
+/// What one step remembers for the next.
+#[derive(Debug, Default)]
+pub(crate) struct SettlePace {
+    /// Since when there are records that are not durable.
+    unsynced_since: Option<Duration>,
+    checkpoint_at: Duration,
+    retry_at: Duration,
+    /// The thread sleeps until it is woken.
+    sleeps: bool,
+}
+
+impl Maintenance {
+    /// Wakes the thread if it does not know of anything to do.
+    pub(crate) fn wake_settle_if_idle(&self) {
+        // While a step is under way, it looks at the end of the log itself when it is done.
+        if self.settle_pace.try_lock().is_some_and(|pace| pace.sleeps) {
+            self.wake_settle();
+        }
+    }
+}
+
+impl Shared {
+    /// Does what is due, and says when to look again; `None` is when woken.
+    ///
+    /// What fails here is tried again later; a failed sync latches the log, and whoever appends
+    /// or waits is told.
+    pub(crate) fn step_settle(&self) -> Option<Duration> {
+        let now = self.site.host.monotonic();
+        let mut pace = self.maintenance.settle_pace.lock();
+        pace.sleeps = false;
+        if self.latch.is_set() {
+            return None;
+        }
+        let mut done = self.flush_if_due(&mut pace, now);
+        if now >= pace.retry_at {
+            done = done.and(self.seal_durable());
+            if now >= pace.checkpoint_at {
+                done = done.and(self.refresh_checkpoint());
+                pace.checkpoint_at = now + CHECKPOINT_EVERY;
+            }
+        }
+        if done.is_err() {
+            pace.retry_at = now + RETRY_AFTER;
+        }
+        self.next_settle(&mut pace, now)
+    }
+
+    /// Syncs if the flush policy's interval is over, or somebody asked.
+    fn flush_if_due(&self, pace: &mut SettlePace, now: Duration) -> Result<()> {
+        let end = self.end();
+        pace.see(end > self.durable(), now);
+        let asked = self.syncer.requested.swap(false, Ordering::AcqRel);
+        let due = pace
+            .flush_at(self.site.config.flush.interval)
+            .is_some_and(|at| now >= at);
+        if !(asked || due) || self.sync_kind().is_none() {
+            return Ok(());
+        }
+        self.sync_until(end)?;
+        // What was appended during the sync has waited since it began, at most.
+        pace.unsynced_since = None;
+        pace.see(self.end() > self.durable(), now);
+        Ok(())
+    }
+
+    /// Writes the footers of segments that are durable as a whole.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`: they are tried again. `SyncFailed`.
+    pub(crate) fn seal_durable(&self) -> Result<()> {
+        let segments = std::mem::take(&mut *self.maintenance.sealable.lock());
+        let mut left = Vec::new();
+        let mut result = Ok(());
+        for segment in segments {
+            let sealed = self.latch_on_failure(segment.seal(self.sync_kind()));
+            if !matches!(sealed, Ok(true)) {
+                left.push(segment);
+            }
+            result = result.and(sealed.map(drop));
+        }
+        self.maintenance.add_sealable(left);
+        result
+    }
+
+    fn next_settle(&self, pace: &mut SettlePace, now: Duration) -> Option<Duration> {
+        // Something may have been appended while this step was busy.
+        pace.see(self.end() > self.durable(), now);
+        let flush_at = pace.flush_at(self.site.config.flush.interval);
+        let retry_at = Some(pace.retry_at).filter(|at| *at > now);
+        let waiting = !self.maintenance.sealable.lock().is_empty();
+        let seal_at = waiting.then(|| now + SEAL_AGAIN);
+        let checkpoint_at = self.is_checkpoint_stale().then_some(pace.checkpoint_at);
+        pace.sleeps = pace.unsynced_since.is_none();
+        [flush_at, retry_at, seal_at, checkpoint_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_checkpoint_stale(&self) -> bool {
+        self.checkpoint.is_stale(self.syncer.mark())
+    }
+}
+
+impl SettlePace {
+    fn see(&mut self, unsynced: bool, now: Duration) {
+        match (unsynced, self.unsynced_since) {
+            (true, None) => self.unsynced_since = Some(now),
+            (true, Some(_)) => {}
+            (false, _) => self.unsynced_since = None,
+        }
+    }
+
+    fn flush_at(&self, interval: Option<Duration>) -> Option<Duration> {
+        self.unsynced_since?.checked_add(interval?)
+    }
+}
