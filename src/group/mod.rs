@@ -48,6 +48,9 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
         if entry.kind == EntryKind::Link {
             return Err(ErrorKind::SymbolicLink { path }.into());
         }
+        if is_unfilled(host, &path) {
+            continue;
+        }
         let (state, fallback) = match read(host, &path) {
             Ok((state, fallback)) => (Ok(state), fallback),
             Err(error) => (Err(error), None),
@@ -61,6 +64,12 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// Whether a group's making was interrupted before it had a commit: then it is none yet.
+fn is_unfilled(host: &dyn Host, path: &Path) -> bool {
+    let file = host.open(path, Access::Read);
+    file.is_ok_and(|file| is_blank(&*file, path).unwrap_or(false))
 }
 
 fn read(host: &dyn Host, path: &Path) -> Result<(GroupState, Option<(u64, DecodeError)>)> {

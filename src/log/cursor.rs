@@ -1,11 +1,11 @@
 //! Reading frames in order, over a log of this process or of another one.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use super::{
-    Shared,
     report::{Gap, GapReason},
     segments::Spot,
+    source::Source,
 };
 use crate::{
     error::{DecodeError, Error, Result},
@@ -14,58 +14,9 @@ use crate::{
         frame::{self, HEADER_LEN},
         wire::{narrow, widen},
     },
-    fs::Host,
     offset::Offset,
     segment::{Buffer, FRAMES_START, Found, FrameAt, Scanner, View},
 };
-
-/// Where a cursor reads from.
-pub(crate) trait Source: std::fmt::Debug + Send + Sync {
-    /// The machine.
-    fn host(&self) -> &dyn Host;
-    /// The log start offset.
-    fn start(&self) -> Offset;
-    /// The offset up to which records may be served.
-    ///
-    /// # Errors
-    ///
-    /// `Closed`, `Io`.
-    fn visible_end(&self) -> Result<Offset>;
-    /// The durable offset, as far as it is recorded.
-    ///
-    /// # Errors
-    ///
-    /// `Io`.
-    fn durable(&self) -> Result<Offset>;
-    /// The segment that holds an offset, or the first one behind it.
-    ///
-    /// # Errors
-    ///
-    /// `Io`, `UnsupportedVersion`.
-    fn find(&self, offset: Offset) -> Result<Option<Spot>>;
-    /// Whether bytes that are published may still be changing: another process writes them.
-    fn is_foreign(&self) -> bool;
-    /// Counts a gap.
-    fn count_loss(&self, gap: &Gap);
-    /// Waits until there may be a record at or above `offset`, or until `until`.
-    ///
-    /// # Errors
-    ///
-    /// `SyncFailed`, `Closed`, `Io`.
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()>;
-    /// Waits until the record at `offset` may be durable, or until `until`; asks for no sync.
-    ///
-    /// # Errors
-    ///
-    /// As `wait`.
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()>;
-    /// Whether offsets below `below` may be acted on.
-    ///
-    /// # Errors
-    ///
-    /// `SyncFailed` if the log is latched and they are not all durable.
-    fn check_below(&self, below: Offset) -> Result<()>;
-}
 
 /// How much to read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +34,24 @@ pub(crate) struct Span {
     pub(crate) len: usize,
     pub(crate) first: Offset,
     pub(crate) count: u32,
+}
+
+impl Span {
+    fn of(frame: &FrameAt) -> Self {
+        let FrameAt {
+            position,
+            len,
+            first,
+            count,
+            ..
+        } = *frame;
+        Self {
+            position,
+            len,
+            first,
+            count,
+        }
+    }
 }
 
 /// A place in a log, and what was read there last.
@@ -114,6 +83,8 @@ enum Pause {
     Enough,
     /// All of the segment's frames are read.
     Segment,
+    /// The bytes at the place are no frame.
+    Unreadable,
 }
 
 impl Cursor {
@@ -199,7 +170,7 @@ impl Cursor {
                         break;
                     }
                 }
-                Pause::Enough | Pause::Segment => break,
+                _ => break,
             }
         }
         for gap in &self.gaps {
@@ -284,56 +255,60 @@ impl Cursor {
     /// Reads frames of the segment until the limits are reached, or there are no more.
     fn read_segment(&mut self, limits: Limits) -> Result<Pause> {
         self.look_behind()?;
+        loop {
+            match self.read_frames(limits)? {
+                Pause::Unreadable if self.spans.is_empty() => {
+                    if let Some(pause) = self.read_damage(limits)? {
+                        return Ok(pause);
+                    }
+                }
+                // What was read before it is delivered first.
+                Pause::Unreadable => return Ok(Pause::Enough),
+                pause => return Ok(pause),
+            }
+        }
+    }
+
+    fn read_frames(&mut self, limits: Limits) -> Result<Pause> {
         let Some(place) = &mut self.place else {
             return Ok(Pause::Segment);
         };
         let published = place.view.published();
-        let limit = place
-            .spot
-            .next
-            .map_or(limits.end, |(base, _)| base.min(limits.end));
+        let segment_end = place.spot.next.map_or(Offset::MAX, |(base, _)| base);
         let mut records = 0;
         let mut bytes = 0;
         while place.at < published {
-            if records >= limits.records || bytes >= limits.bytes {
+            let full = records >= limits.records || bytes >= limits.bytes;
+            // Reading on must not replace the bytes of frames that are to be delivered.
+            if full || (bytes > 0 && place.view.must_refill(place.at, &self.buffer)) {
                 return Ok(Pause::Enough);
             }
-            let fits = bytes == 0 || !place.view.must_refill(place.at, &self.buffer);
-            if !fits {
-                return Ok(Pause::Enough);
-            }
-            let found = place.frame(&mut self.buffer);
-            let frame = match found.map_err(|error| place.io(error))? {
+            let frame = match place
+                .frame(&mut self.buffer)
+                .map_err(|error| place.io(error))?
+            {
                 Ok(frame) => frame,
                 Err(DecodeError::Version { found }) => {
                     let error = DecodeError::Version { found };
                     return Err(Error::decode(&place.spot.path, place.at as u64, error));
                 }
-                Err(_) if !self.spans.is_empty() => return Ok(Pause::Enough),
-                Err(_) => return self.read_damage(limits, published),
+                Err(_) => return Ok(Pause::Unreadable),
             };
-            if frame.count == 0 {
-                // The footer.
-                place.at = published;
+            if frame.first >= segment_end || frame.count == 0 {
+                // The footer; or frames that were cut, in a segment that has not been yet.
                 return Ok(Pause::Segment);
             }
-            if frame.first >= limits.end || frame.end() > limit {
+            if frame.first >= limits.end {
                 return Ok(Pause::Enough);
             }
             place.at += frame.len;
             place.expected = frame.end();
-            if frame.end() <= self.position {
-                continue;
+            if frame.end() > self.position {
+                self.position = frame.end();
+                self.spans.push(Span::of(&frame));
+                records += widen(frame.count);
+                bytes += frame.len;
             }
-            self.position = frame.end();
-            self.spans.push(Span {
-                position: frame.position,
-                len: frame.len,
-                first: frame.first,
-                count: frame.count,
-            });
-            records += widen(frame.count);
-            bytes += frame.len;
         }
         Ok(if place.spot.next.is_some() {
             Pause::Segment
@@ -363,66 +338,50 @@ impl Cursor {
         Ok(())
     }
 
-    /// At bytes that are no frame: tells a gap from what is only not there yet.
-    fn read_damage(&mut self, limits: Limits, published: usize) -> Result<Pause> {
+    /// At bytes that are no frame: tells a gap from what is only not there yet. Returns `None` if
+    /// reading can go on.
+    fn read_damage(&mut self, limits: Limits) -> Result<Option<Pause>> {
         let foreign = self.source.is_foreign();
         let Some(place) = &mut self.place else {
-            return Ok(Pause::Segment);
+            return Ok(Some(Pause::Segment));
         };
         if foreign {
             // What was read may be half a write: once more, from the file.
             self.buffer.clear();
         }
-        let limit = place.spot.next.map_or(limits.end, |(base, _)| base);
-        let limit = if foreign && place.spot.next.is_none() {
-            Offset::MAX
-        } else {
-            limit
-        };
+        let limit = place.spot.next.map_or(Offset::MAX, |(base, _)| base);
         let (seed, base) = (place.view.seed, place.view.base);
         let mut scanner = Scanner::new(seed, base, limit, place.at, place.expected);
         let mut bytes = place.view.bytes(&mut self.buffer);
-        let found = scanner.step(&mut bytes);
-        let found = found.map_err(|error| Error::io("read", &place.spot.path, error))?;
+        let io = |error| Error::io("read", &place.spot.path, error);
+        let found = scanner.step(&mut bytes).map_err(io)?;
+        let evidence = match (found, scanner.step(&mut bytes).map_err(io)?) {
+            (Found::Hole(_), Found::Frame(behind)) => behind.durable,
+            _ => Offset::ZERO,
+        };
+        drop(bytes);
         match found {
             Found::Hole(hole) => {
-                let evidence = match scanner.step(&mut bytes) {
-                    Ok(Found::Frame(frame)) => frame.durable,
-                    _ => Offset::ZERO,
-                };
-                drop(bytes);
                 if foreign && hole.from >= self.source.durable()?.max(evidence) {
-                    return Ok(Pause::Enough);
+                    return Ok(Some(Pause::Enough));
                 }
                 place.at = hole.resume;
                 place.expected = hole.to;
                 self.gap(hole.to, GapReason::Damage);
-                self.read_segment(limits)
+                Ok(None)
             }
-            Found::Frame(_) => {
-                drop(bytes);
-                self.read_segment(limits)
-            }
-            Found::Footer(..) => {
-                drop(bytes);
-                place.at = published;
-                Ok(Pause::Segment)
-            }
+            Found::Frame(_) => Ok(None),
+            Found::Footer(..) => Ok(Some(Pause::Segment)),
+            Found::Stop(_) if place.spot.next.is_some() => Ok(Some(Pause::Segment)),
             Found::Stop(_) => {
-                drop(bytes);
-                if place.spot.next.is_some() {
-                    return Ok(Pause::Segment);
-                }
                 let durable = if foreign {
                     self.source.durable()?
                 } else {
                     limits.end
                 };
-                if self.position < durable {
-                    // What should stand here was durable, and nothing behind it is intact.
-                    self.gap(durable, GapReason::Damage);
-                }
-                Ok(Pause::Enough)
+                // What should stand here was durable, and nothing behind it is intact.
+                self.gap(durable, GapReason::Damage);
+                Ok(Some(Pause::Enough))
             }
         }
     }
@@ -463,59 +422,6 @@ impl Place {
     #[cold]
     fn io(&self, error: io::Error) -> Error {
         Error::io("read", &self.spot.path, error)
-    }
-}
-
-impl Source for Shared {
-    fn host(&self) -> &dyn Host {
-        &*self.site.host
-    }
-
-    fn start(&self) -> Offset {
-        self.log_start()
-    }
-
-    /// While the log is latched, nobody acts on what may vanish.
-    fn visible_end(&self) -> Result<Offset> {
-        self.check_open()?;
-        Ok(if self.latch.is_set() {
-            self.durable()
-        } else {
-            self.end()
-        })
-    }
-
-    fn durable(&self) -> Result<Offset> {
-        Ok(self.syncer.durable())
-    }
-
-    fn find(&self, offset: Offset) -> Result<Option<Spot>> {
-        self.segments.find(&*self.site.host, offset)
-    }
-
-    fn is_foreign(&self) -> bool {
-        false
-    }
-
-    fn count_loss(&self, gap: &Gap) {
-        Shared::count_loss(self, gap.from, gap.to, gap.reason);
-    }
-
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.wait_for_records(offset, until)
-    }
-
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.watch_durable(offset, until)
-    }
-
-    fn check_below(&self, below: Offset) -> Result<()> {
-        self.check_open()?;
-        if below > self.durable() {
-            self.latch.check()
-        } else {
-            Ok(())
-        }
     }
 }
 

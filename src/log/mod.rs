@@ -33,13 +33,15 @@ mod recover;
 mod report;
 mod segments;
 mod settle;
+mod source;
 mod sync;
 mod verify;
 
-pub(crate) use cursor::{Cursor, Limits, Source, Span, offset_for_time};
+pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
 pub(crate) use open::open;
 pub(crate) use read_only::ReadOnly;
 pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
+pub(crate) use source::Source;
 pub(crate) use sync::{WaiterId, sync_kind};
 pub use verify::{SegmentInfo, VerifyReport};
 

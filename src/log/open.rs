@@ -45,14 +45,14 @@ use crate::{
 /// Those of [`LogOptions::open`](crate::LogOptions::open).
 pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Result<Arc<Shared>> {
     let started = host.monotonic();
-    // What is given must make sense by itself, before anything is touched.
-    let given = Config::resolve(&options.stored)?;
     let mut report = RecoveryReport::default();
     let exists = match directory::list(&*host, dir)? {
         None => false,
         Some(listing) => listing.is_log(dir)?,
     };
     if !exists {
+        // Before anything is touched.
+        Config::resolve(&options.stored)?;
         host.create_dir_all(dir)
             .map_err(|error| Error::io("create", dir, error))?;
     }
@@ -60,6 +60,7 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     // Again, now that nobody else changes it.
     let mut listing = directory::list(&*host, dir)?.unwrap_or_default();
     if !listing.is_log(dir)? {
+        let given = Config::resolve(&options.stored)?;
         directory::make(&*host, dir, options.stored, sync_kind(given.fsync))?;
         report.created = true;
         listing = directory::list(&*host, dir)?.unwrap_or_default();

@@ -14,10 +14,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    cursor::Source,
     directory, recover,
     report::Gap,
     segments::{Spot, segment_path},
+    source::Source,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -382,3 +382,26 @@ fn leftover_prepared_segments_are_removed() {
     let reader = log.reader().start(Start::Latest).build().unwrap();
     assert_eq!(reader.position(), 1);
 }
+
+#[test]
+fn an_option_that_fits_only_together_with_the_stored_ones_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    Log::options()
+        .segment_bytes(256 << 20)
+        .open(&path)
+        .unwrap()
+        .close()
+        .unwrap();
+    Log::options()
+        .max_record_bytes(100 << 20)
+        .open(&path)
+        .unwrap()
+        .close()
+        .unwrap();
+    let options = Log::open_read_only(&path).unwrap().options();
+    assert_eq!(
+        (options.segment_bytes, options.max_record_bytes),
+        (256 << 20, 100 << 20)
+    );
+}

@@ -534,3 +534,32 @@ fn nothing_is_synced_with_fsync_off_and_a_process_crash_still_loses_nothing() {
     assert_records(&scenario.open(), 0, numbered(0..500));
     assert_eq!(syncs.fired(), 0);
 }
+
+#[test]
+fn a_segment_with_very_many_damaged_frames_is_read_around_each_of_them() {
+    const RECORDS: u32 = 20_000;
+    for mode in MODES {
+        let mut scenario = Scenario::new(mode);
+        scenario.options = scenario.options.segment_bytes(4 << 20);
+        let log = scenario.open();
+        write(&log, numbered(0..RECORDS));
+        log.close().unwrap();
+        let frame = 24 + "record number 000000".len();
+        edit(&scenario.last_segment(), |bytes| {
+            for at in (1024..).step_by(2 * frame).take(RECORDS as usize / 2) {
+                bytes[at + frame - 1] ^= 1;
+            }
+        });
+        let log = scenario.open();
+        let (records, gaps) = read_all(&log);
+        assert_eq!(records.len(), RECORDS as usize / 2);
+        assert_eq!(gaps.len(), RECORDS as usize / 2);
+        assert_eq!(log.stats().lost_to_damage, u64::from(RECORDS) / 2);
+        let mut reader = log
+            .reader()
+            .start(duralog::Start::At(Offset::new(15_001)))
+            .build();
+        let (records, gaps) = crate::common::read_from(reader.as_mut().unwrap());
+        assert_eq!((records.len(), gaps.len()), (2_500, 2_499));
+    }
+}
