@@ -25,6 +25,7 @@ mod append;
 mod checkpointer;
 mod cursor;
 mod directory;
+mod gather;
 mod maintenance;
 mod open;
 mod plan;

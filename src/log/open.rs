@@ -15,9 +15,10 @@ use super::{
     append::{Appender, Counters, PreparedSegment, open_writer},
     checkpointer::{Checkpointer, RESERVED_AHEAD},
     directory::{self, Listing},
+    gather::Gathering,
     maintenance::{self, Maintenance},
     plan::{self, Content, Facts, Plan},
-    recover::{self, OpenedSegment, Recovery, SegmentFile},
+    recover::{self, Recovery, SegmentFile},
     report::{Damage, GapReason, RecoveryReport},
     segments::{Segment, Segments, segment_path},
     sync::{Latch, Syncer, sync_kind},
@@ -34,7 +35,7 @@ use crate::{
     group,
     offset::Offset,
     options::{Config, LogOptions, OnDamage, ReadMode, WriteMode},
-    segment::{FRAMES_START, Scanner, SegmentWriter},
+    segment::SegmentWriter,
     slot_file::SlotFile,
 };
 
@@ -158,7 +159,9 @@ impl Opening {
             report.damage.push(slot_damage(&checkpoint_path, fallback));
         }
         let checkpoint = read.clone().unwrap_or_default();
-        let (found, facts, clean) = self.gather(listing, &checkpoint, report)?;
+        let gathering = Gathering::new(&*self.site.host, &self.site.dir, listing, &checkpoint);
+        let (found, facts) = gathering.run(report)?;
+        let clean = gathering.is_clean();
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         let clean = clean && plan.dropped_from == facts.len();
         report.clean = clean;
@@ -203,14 +206,7 @@ impl Opening {
             report.lost_tail = Some(plan.end..next);
             report.groups_ahead = groups_ahead;
         }
-        Ok(Self::hand_over(
-            &found,
-            &facts,
-            &plan,
-            next,
-            checkpoint,
-            checkpoint_file,
-        ))
+        self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)
     }
 
     fn recovery<'a>(
@@ -259,95 +255,6 @@ impl Opening {
         )
     }
 
-    /// Reads what is needed of each segment, and whether the log was closed in order.
-    fn gather(
-        &self,
-        listing: &Listing,
-        checkpoint: &Checkpoint,
-        report: &mut RecoveryReport,
-    ) -> Result<(Vec<SegmentFile>, Vec<Facts>, bool)> {
-        let mut found = Vec::new();
-        let mut facts = Vec::new();
-        let clean = is_clean(listing, checkpoint);
-        for (index, &(base, _)) in listing.segments.iter().enumerate() {
-            let limit = listing
-                .segments
-                .get(index + 1)
-                .map_or(Offset::MAX, |next| next.0);
-            let path = segment_path(&self.site.dir, base);
-            let (file, fact) = self.examine(&path, base, limit, clean, checkpoint, report)?;
-            found.push(file);
-            facts.push(fact);
-        }
-        Ok((found, facts, clean))
-    }
-
-    fn examine(
-        &self,
-        path: &Path,
-        base: Offset,
-        limit: Offset,
-        clean: bool,
-        checkpoint: &Checkpoint,
-        report: &mut RecoveryReport,
-    ) -> Result<(SegmentFile, Facts)> {
-        let opened = recover::open_segment(&*self.site.host, path, base, Access::Write)?;
-        let OpenedSegment {
-            file,
-            len,
-            header,
-            damaged_copy,
-        } = opened;
-        if let (Some(position), true) = (damaged_copy, header.is_some()) {
-            let (path, reason) = (path.to_path_buf(), "a copy of the header is damaged".into());
-            report.damage.push(Damage {
-                path,
-                position,
-                from: base,
-                to: base,
-                reason,
-            });
-        }
-        let content = match header {
-            None => Content::Unreadable,
-            Some(header) => match recover::read_footer(&*file, path, len, &header)? {
-                Some((footer, frames_end)) => Content::Sealed { footer, frames_end },
-                None if clean && limit == Offset::MAX => {
-                    let Mark {
-                        offset, position, ..
-                    } = checkpoint.durable;
-                    let frames_end = usize::try_from(position).unwrap_or(len).min(len);
-                    Content::Closed {
-                        end: offset,
-                        frames_end,
-                    }
-                }
-                None => {
-                    let (position, expected) = scan_start(checkpoint, base, len);
-                    let scanner = Scanner::new(header.seed(), base, limit, position, expected);
-                    let survey = recover::survey(&*file, path, len, scanner)?;
-                    report.scanned_bytes += (survey.stop.position - position) as u64;
-                    report.scanned_frames += survey.frames;
-                    Content::Surveyed(survey)
-                }
-            },
-        };
-        let found = SegmentFile {
-            base,
-            path: path.to_path_buf(),
-            len,
-            file,
-        };
-        Ok((
-            found,
-            Facts {
-                base,
-                header,
-                content,
-            },
-        ))
-    }
-
     fn report_damage(&self, found: &[SegmentFile], plan: &Plan, report: &mut RecoveryReport) {
         for damaged in &plan.damage {
             let path = found.get(damaged.segment).map_or_else(
@@ -377,13 +284,14 @@ impl Opening {
     }
 
     fn hand_over(
+        &self,
         found: &[SegmentFile],
         facts: &[Facts],
         plan: &Plan,
         next: Offset,
         checkpoint: Checkpoint,
         checkpoint_file: SlotFile,
-    ) -> Recovered {
+    ) -> Result<Recovered> {
         let appends = plan.can_append && next == plan.end;
         let last = plan.kept.len().checked_sub(1);
         let mut recovered = Recovered {
@@ -425,7 +333,7 @@ impl Opening {
                     end: survey.stop.offset,
                     last_time,
                 };
-                segment.set_rolled(Arc::clone(&file.file), end, footer);
+                segment.set_rolled(file.open(&*self.site.host)?, end, footer);
                 recovered.sealable.push(Arc::clone(&segment));
             }
             recovered.segments.push(segment);
@@ -434,7 +342,7 @@ impl Opening {
             .iter()
             .filter_map(last_time)
             .fold(recovered.checkpoint.durable.time, u64::max);
-        recovered
+        Ok(recovered)
     }
 
     /// Makes the log that is served, with its first checkpoint written: from then on the log is
@@ -527,40 +435,14 @@ impl Opening {
         };
         let path = &found.path;
         let io = |error| Error::io("open", path, error);
-        let opened = recover::open_segment(&*self.site.host, path, found.base, Access::Read)?;
+        let opened = recover::open_segment(&*self.site.host, path, found.base, Access::Write)?;
         let header = opened
             .header
             .ok_or_else(|| Error::decode(path, 0, DecodeError::Checksum))?;
-        found.file.set_len(*frames_end as u64).map_err(io)?;
-        let writer = open_writer(&found.file, header, *frames_end, &self.site).map_err(io)?;
+        opened.file.set_len(*frames_end as u64).map_err(io)?;
+        let writer = open_writer(&opened.file, header, *frames_end, &self.site).map_err(io)?;
         let view = writer.view(copy);
         Ok((Segment::active(path.clone(), header, view), writer))
-    }
-}
-
-/// Whether the log was closed in order, and the files agree.
-fn is_clean(listing: &Listing, checkpoint: &Checkpoint) -> bool {
-    let Mark {
-        segment, position, ..
-    } = checkpoint.durable;
-    let last = listing.segments.last();
-    checkpoint.clean && last.is_some_and(|&(base, len)| base == segment && len >= position)
-}
-
-/// Where a scan of the segment at `base` starts, and the offset that should stand there: at the
-/// recorded durable point if that is in the segment.
-fn scan_start(checkpoint: &Checkpoint, base: Offset, len: usize) -> (usize, Offset) {
-    let Mark {
-        offset,
-        segment,
-        position,
-        ..
-    } = checkpoint.durable;
-    match usize::try_from(position) {
-        Ok(position) if segment == base && (FRAMES_START..=len).contains(&position) => {
-            (position, offset)
-        }
-        _ => (FRAMES_START, base),
     }
 }
 

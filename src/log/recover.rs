@@ -35,7 +35,18 @@ pub(crate) struct SegmentFile {
     pub(crate) base: Offset,
     pub(crate) path: PathBuf,
     pub(crate) len: usize,
-    pub(crate) file: Arc<dyn File>,
+}
+
+impl SegmentFile {
+    /// Opens it to be recovered. (Not held since it was examined: there may be very many.)
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    pub(crate) fn open(&self, host: &dyn Host) -> Result<Arc<dyn File>> {
+        host.open(&self.path, Access::Write)
+            .map_err(|error| Error::io("open", &self.path, error))
+    }
 }
 
 /// A segment's file, opened, and what its header says.
@@ -156,15 +167,14 @@ impl Recovery<'_> {
         }
         for ((found, facts), kept) in kept {
             if let Content::Surveyed(survey) = &facts.content {
-                Self::write_back(found, facts, survey, kept.frames_end)?;
+                let file = found.open(self.host)?;
+                Self::write_back(&*file, found, facts, survey, kept.frames_end)?;
                 if kept.trim {
                     let end = kept.frames_end + if kept.sealed { FOOTER_LEN } else { 0 };
-                    found
-                        .file
-                        .set_len(end as u64)
+                    file.set_len(end as u64)
                         .map_err(|error| Error::io("cut", &found.path, error))?;
                 }
-                self.sync_file(&*found.file, &found.path)?;
+                self.sync_file(&*file, &found.path)?;
             }
         }
         for found in self.found.iter().skip(self.plan.dropped_from) {
@@ -185,14 +195,13 @@ impl Recovery<'_> {
             return Ok(());
         }
         let io = |error| Error::io("read", &found.path, error);
-        let mut bytes = FileBytes::new(&*found.file, found.len);
+        let file = found.open(self.host)?;
+        let mut bytes = FileBytes::new(&*file, found.len);
         let Some(end) = last_nonzero(&mut bytes, kept.frames_end).map_err(io)? else {
             return Ok(());
         };
         // Zeros first: on a full disk this makes the room for the copy.
-        found
-            .file
-            .set_len(end as u64)
+        file.set_len(end as u64)
             .map_err(|error| Error::io("cut", &found.path, error))?;
         let target = self.quarantine_path(found.base, kept.frames_end)?;
         let copy = self
@@ -220,7 +229,8 @@ impl Recovery<'_> {
     /// Moves a whole segment into the quarantine; one of zeros is removed.
     fn take_out(&self, found: &SegmentFile, report: &mut RecoveryReport) -> Result<()> {
         let io = |error| Error::io("read", &found.path, error);
-        let mut bytes = FileBytes::new(&*found.file, found.len);
+        let file = found.open(self.host)?;
+        let mut bytes = FileBytes::new(&*file, found.len);
         let Some(end) = last_nonzero(&mut bytes, FRAMES_START).map_err(io)? else {
             return self
                 .host
@@ -285,6 +295,7 @@ impl Recovery<'_> {
 
     /// Writes the accepted frames back in place, and the header with them.
     fn write_back(
+        file: &dyn File,
         found: &SegmentFile,
         facts: &Facts,
         survey: &Survey,
@@ -294,7 +305,7 @@ impl Recovery<'_> {
             return Ok(());
         };
         let write = |bytes: &[u8], position: usize| {
-            fs::write_full(&*found.file, bytes, position as u64)
+            fs::write_full(file, bytes, position as u64)
                 .map_err(|error| Error::io("write", &found.path, error))
         };
         if survey.from == FRAMES_START {
@@ -308,7 +319,7 @@ impl Recovery<'_> {
             survey.from,
             header.base,
         );
-        let mut bytes = FileBytes::new(&*found.file, found.len);
+        let mut bytes = FileBytes::new(file, found.len);
         let io = |error| Error::io("read", &found.path, error);
         let mut run = Run {
             start: survey.from,

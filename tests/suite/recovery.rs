@@ -563,3 +563,19 @@ fn a_segment_with_very_many_damaged_frames_is_read_around_each_of_them() {
         assert_eq!((records.len(), gaps.len()), (2_500, 2_499));
     }
 }
+
+#[test]
+fn a_log_of_more_segments_than_files_may_be_open_is_opened_and_read() {
+    let scenario = Scenario::new(WriteMode::Auto);
+    let log = scenario.open();
+    let held = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    write(&log, numbered(0..40_000));
+    log.close().unwrap();
+    assert!(scenario.segments().len() > 200);
+    let before = held();
+    let log = scenario.open();
+    let (records, gaps) = read_all(&log);
+    assert_eq!((records.len(), gaps.len()), (40_000, 0));
+    // Other tests open files at the same time; what counts is that it is not one a segment.
+    assert!(held() < before + 150, "{} files are open", held());
+}
