@@ -1,0 +1,234 @@
+//! `duralog inspect`: what a log is and how far it has come.
+
+use std::{io::Write, path::PathBuf, time::Duration};
+
+use duralog::{
+    FlushPolicy, Fsync, GroupInfo, Log, Offset, OptionsInfo, ReadOnlyLog, SegmentInfo, Timestamp,
+    WriteMode,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Outcome,
+    failure::{Failure, chain},
+    output::results,
+    text::Utc,
+};
+
+/// Print identity, options, offsets, segments, groups and losses of a log.
+///
+/// Changes nothing, and works while the log is being written: then what it prints is as of now.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory of the log.
+    dir: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to tell.
+struct Overview {
+    id: String,
+    created: Timestamp,
+    closed: bool,
+    start: Offset,
+    end: Offset,
+    durable: Offset,
+    options: OptionsInfo,
+    segments: Vec<SegmentInfo>,
+    groups: Vec<GroupInfo>,
+    lost_to_damage: u64,
+    lost_to_tails: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<Outcome, Failure> {
+    let overview = Overview::of(&Log::open_read_only(&args.dir)?)?;
+    let mut out = results();
+    if args.json {
+        writeln!(out, "{}", overview.json())?;
+    } else {
+        overview.print(&mut out)?;
+    }
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+impl Overview {
+    fn of(log: &ReadOnlyLog) -> Result<Self, Failure> {
+        let (lost_to_damage, lost_to_tails) = log.losses()?;
+        // In this order, so that beside a live writer durable <= end, and no lag is negative.
+        let groups = log.groups()?;
+        let durable = log.durable_offset()?;
+        let segments = log.segments()?;
+        Ok(Self {
+            id: format!("{:016x}", log.id()),
+            created: log.created(),
+            closed: log.is_closed()?,
+            start: log.log_start_offset()?,
+            end: log.log_end_offset()?,
+            durable,
+            options: log.options(),
+            segments,
+            groups,
+            lost_to_damage,
+            lost_to_tails,
+        })
+    }
+
+    fn json(&self) -> Value {
+        let segments: Vec<_> = self.segments.iter().map(segment_json).collect();
+        let groups: Vec<_> = self
+            .groups
+            .iter()
+            .map(|g| group_json(g, self.end))
+            .collect();
+        json!({
+            "id": self.id,
+            "created": self.created.as_millis(),
+            "closed": self.closed,
+            "log_start_offset": self.start.get(),
+            "log_end_offset": self.end.get(),
+            "durable_offset": self.durable.get(),
+            "options": options_json(&self.options),
+            "segments": segments,
+            "groups": groups,
+            "lost_to_damage": self.lost_to_damage,
+            "lost_to_tails": self.lost_to_tails,
+        })
+    }
+
+    fn print(&self, out: &mut impl Write) -> Result<(), Failure> {
+        writeln!(out, "id:                {}", self.id)?;
+        writeln!(out, "created:           {}", Utc(self.created))?;
+        let closed = if self.closed {
+            "yes"
+        } else {
+            "no (open, or not closed in order)"
+        };
+        writeln!(out, "closed:            {closed}")?;
+        writeln!(out, "log start offset:  {}", self.start)?;
+        writeln!(out, "log end offset:    {}", self.end)?;
+        writeln!(out, "durable offset:    {}", self.durable)?;
+        writeln!(out, "lost to damage:    {}", self.lost_to_damage)?;
+        writeln!(out, "lost to tails:     {} at most", self.lost_to_tails)?;
+        print_options(out, &self.options)?;
+        writeln!(out, "segments:          {}", self.segments.len())?;
+        for segment in &self.segments {
+            print_segment(out, segment)?;
+        }
+        writeln!(out, "groups:            {}", self.groups.len())?;
+        for group in &self.groups {
+            print_group(out, group, self.end)?;
+        }
+        Ok(())
+    }
+}
+
+fn options_json(options: &OptionsInfo) -> Value {
+    json!({
+        "segment_bytes": options.segment_bytes,
+        "segment_age_ms": millis(options.segment_age),
+        "max_record_bytes": options.max_record_bytes,
+        "flush_messages": options.flush.messages(),
+        "flush_interval_ms": options.flush.interval().map(millis),
+        "fsync": fsync(options.fsync),
+        "write_mode": write_mode(options.write_mode),
+    })
+}
+
+fn print_options(out: &mut impl Write, options: &OptionsInfo) -> Result<(), Failure> {
+    writeln!(out, "segment bytes:     {}", options.segment_bytes)?;
+    writeln!(out, "segment age:       {:?}", options.segment_age)?;
+    writeln!(out, "max record bytes:  {}", options.max_record_bytes)?;
+    writeln!(out, "flush:             {}", flush(options.flush))?;
+    writeln!(out, "fsync:             {}", fsync(options.fsync))?;
+    writeln!(out, "write mode:        {}", write_mode(options.write_mode))?;
+    Ok(())
+}
+
+fn segment_json(segment: &SegmentInfo) -> Value {
+    json!({
+        "base_offset": segment.base_offset.get(),
+        "end_offset": segment.end_offset.get(),
+        "bytes": segment.bytes,
+        "sealed": segment.sealed,
+        "path": segment.path.to_string_lossy(),
+    })
+}
+
+fn print_segment(out: &mut impl Write, segment: &SegmentInfo) -> Result<(), Failure> {
+    let (base, end) = (segment.base_offset, segment.end_offset);
+    let state = if segment.sealed { "sealed" } else { "active" };
+    let (bytes, path) = (segment.bytes, segment.path.display());
+    Ok(writeln!(
+        out,
+        "  {base} to {end}, {bytes} bytes, {state}, {path}"
+    )?)
+}
+
+fn group_json(group: &GroupInfo, end: Offset) -> Value {
+    let commit_time = group.commit_time.map(Timestamp::as_millis);
+    match &group.committed {
+        Ok(committed) => json!({
+            "name": group.name,
+            "committed": committed.get(),
+            "lag": end.since(*committed),
+            "commit_time": commit_time,
+        }),
+        Err(error) => json!({
+            "name": group.name,
+            "committed": null,
+            "lag": null,
+            "commit_time": commit_time,
+            "error": chain(error),
+        }),
+    }
+}
+
+fn print_group(out: &mut impl Write, group: &GroupInfo, end: Offset) -> Result<(), Failure> {
+    let name = &group.name;
+    match &group.committed {
+        Ok(committed) => {
+            let lag = end.since(*committed);
+            write!(out, "  {name}: committed {committed}, lag {lag}")?;
+        }
+        Err(error) => write!(out, "  {name}: {}", chain(error))?,
+    }
+    if let Some(time) = group.commit_time {
+        write!(out, ", at {}", Utc(time))?;
+    }
+    Ok(writeln!(out)?)
+}
+
+fn flush(policy: FlushPolicy) -> String {
+    match (policy.messages(), policy.interval()) {
+        (None, None) => "never".to_owned(),
+        (Some(messages), None) => format!("every {messages} messages"),
+        (None, Some(interval)) => format!("every {interval:?}"),
+        (Some(messages), Some(interval)) => {
+            format!("every {messages} messages or {interval:?}")
+        }
+    }
+}
+
+fn fsync(fsync: Fsync) -> &'static str {
+    match fsync {
+        Fsync::Data => "data",
+        Fsync::Full => "full",
+        Fsync::Off => "off",
+    }
+}
+
+fn write_mode(mode: WriteMode) -> &'static str {
+    match mode {
+        WriteMode::Auto => "auto",
+        WriteMode::Mapped => "mapped",
+        WriteMode::Buffered => "buffered",
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

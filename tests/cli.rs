@@ -1,0 +1,14 @@
+//! The `duralog` command as scripts use it: its options, what it prints, and how it ends.
+#![cfg(feature = "cli")]
+
+#[path = "common/cli.rs"]
+mod cli;
+
+#[path = "cli/consume.rs"]
+mod consume;
+#[path = "cli/look.rs"]
+mod look;
+#[path = "cli/produce.rs"]
+mod produce;
+#[path = "cli/refuse.rs"]
+mod refuse;
