@@ -101,8 +101,9 @@ impl ReadOnly {
         report.durable_offset = plan.durable;
         for (index, (base, len)) in bases.iter().zip(lens).enumerate() {
             let kept = plan.kept.get(index);
-            // Behind damage, bytes are not unproven: they were durable.
-            if kept.is_some_and(|kept| !kept.trim || kept.sealed) {
+            // Behind damage, or before another segment, bytes are not unproven: they were durable.
+            let followed = index + 1 < plan.kept.len();
+            if followed || kept.is_some_and(|kept| !kept.trim || kept.sealed) {
                 continue;
             }
             let from = kept.map_or(FRAMES_START, |kept| kept.frames_end);

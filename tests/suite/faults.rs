@@ -295,10 +295,10 @@ fn offsets_are_reserved_before_they_are_used() {
         scenario.host.lift_faults();
         drop(producer.send_batch(&batch).unwrap());
         let image = scenario.rebooted_image();
-        let lost = image.open().recovery().lost_tail.clone().unwrap();
+        let skipped = image.open().recovery().lost_tail.clone().unwrap();
         assert!(
-            lost.end.get() > last + 4096,
-            "{lost:?} is beyond what was used"
+            skipped.end.get() > last + 4096,
+            "{skipped:?} is beyond what was used"
         );
     }
 }

@@ -67,7 +67,9 @@ fn a_newer_format_is_told_apart_from_damage_in_every_file() {
     for (file, places) in [("meta", slots), ("checkpoint", slots), (name, copies)] {
         let image = scenario.crash_image();
         edit(&image.path().join(file), |bytes| {
-            places.iter().for_each(|&at| bytes[at] = 2)
+            for at in places {
+                bytes[at] = 2;
+            }
         });
         let error = image.try_open().unwrap_err();
         match error.kind() {
@@ -83,7 +85,9 @@ fn a_newer_format_is_told_apart_from_damage_in_every_file() {
     }
     let image = scenario.crash_image();
     edit(&image.path().join("groups/g.offset"), |bytes| {
-        slots.iter().for_each(|&at| bytes[at] = 2);
+        for at in slots {
+            bytes[at] = 2;
+        }
     });
     let error = image.open().consumer("g").build().unwrap_err();
     assert!(
