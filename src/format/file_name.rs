@@ -150,7 +150,16 @@ mod tests {
     #[test]
     fn names_outside_the_rule_are_refused() {
         let long = "x".repeat(300);
-        for name in ["", ".hidden", "..", "a/b", "a b", "na\u{ef}ve", "a\0", &long] {
+        for name in [
+            "",
+            ".hidden",
+            "..",
+            "a/b",
+            "a b",
+            "na\u{ef}ve",
+            "a\0",
+            &long,
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         for name in ["a", "billing", "A-b_c.9", &"x".repeat(200)] {

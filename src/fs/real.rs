@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -109,10 +109,8 @@ impl FileSystem for RealHost {
                 "not a regular file",
             ));
         }
-        Ok(Arc::new(OsFile {
-            file,
-            path: path.to_path_buf(),
-        }))
+        let (path, locked) = (path.to_path_buf(), AtomicBool::new(false));
+        Ok(Arc::new(OsFile { file, path, locked }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -193,6 +191,17 @@ impl Threads for RealHost {
 struct OsFile {
     file: fs::File,
     path: PathBuf,
+    locked: AtomicBool,
+}
+
+impl Drop for OsFile {
+    /// Closing would unlock too, but not while a child process that is just being started still
+    /// has a copy of the descriptor.
+    fn drop(&mut self) {
+        if *self.locked.get_mut() {
+            drop(fs2::FileExt::unlock(&self.file));
+        }
+    }
 }
 
 impl File for OsFile {
@@ -231,7 +240,7 @@ impl File for OsFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         match fs2::FileExt::try_lock_exclusive(&self.file) {
-            Ok(()) => {}
+            Ok(()) => self.locked.store(true, Ordering::Relaxed),
             Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
                 return Ok(false);
             }

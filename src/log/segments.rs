@@ -8,12 +8,13 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
+use super::recover::sync_failed;
 use crate::{
     error::{Error, Result},
     format::{
         file_name,
         frame::Stamp,
-        segment::{Footer, SegmentHeader},
+        segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
     fs::{self, Access, File, Host, SyncKind},
@@ -44,8 +45,24 @@ struct State {
     file: Option<Arc<dyn File>>,
     /// Where its frames end, once that is final.
     frames_end: Option<usize>,
-    /// The footer to be written, and whether it is written and synced.
-    footer: Option<(Footer, bool)>,
+    /// The footer, once the segment is rolled.
+    footer: Option<FooterState>,
+}
+
+/// How far a rolled segment is on its way to be sealed.
+#[derive(Clone, Copy, Debug)]
+enum FooterState {
+    Unwritten(Footer),
+    Written,
+}
+
+impl FooterState {
+    fn unwritten(self) -> Option<Footer> {
+        match self {
+            Self::Unwritten(footer) => Some(footer),
+            Self::Written => None,
+        }
+    }
 }
 
 impl Segment {
@@ -95,7 +112,7 @@ impl Segment {
         let mut state = self.state.lock();
         state.file = Some(file);
         state.frames_end = Some(frames_end);
-        state.footer = Some((footer, false));
+        state.footer = Some(FooterState::Unwritten(footer));
     }
 
     /// The file of a rolled segment, to be synced.
@@ -105,27 +122,26 @@ impl Segment {
 
     /// Writes the footer and cuts the file behind it. Everything in the segment, and its
     /// directory entry, must be durable. Returns whether it is done: while a mapping of the longer
-    /// file is read, the cut has to wait.
+    /// file is read, the cut has to wait. (The cut itself need not be durable: a file that is
+    /// longer again after a power cut is cut when the log is opened.)
     ///
     /// # Errors
     ///
-    /// `Io`, `StorageFull`: try again later.
+    /// `Io`, `StorageFull`, `SyncFailed`.
     pub(crate) fn seal(&self, sync: Option<SyncKind>) -> Result<bool> {
-        let mut state = self.state.lock();
-        let (Some(file), Some(header), Some(frames_end), Some((footer, written))) = (
-            state.file.clone(),
-            self.header,
-            state.frames_end,
-            state.footer,
-        ) else {
+        let pending = {
+            let state = self.state.lock();
+            state.file.clone().zip(state.frames_end).zip(state.footer)
+        };
+        let (Some(header), Some(((file, frames_end), footer))) = (self.header, pending) else {
             return Ok(true);
         };
-        if !written {
-            let bytes = encode_footer(&header, &footer, frames_end);
-            fs::write_full(&*file, &bytes, frames_end as u64)
-                .map_err(|error| Error::io("write the footer of", &self.path, error))?;
-            state.footer = Some((footer, true));
+        if let Some(footer) = footer.unwritten() {
+            // Not under the lock, for which readers wait: this is up to the device.
+            self.write_footer(&*file, &header, &footer, frames_end, sync)?;
+            self.state.lock().footer = Some(FooterState::Written);
         }
+        let mut state = self.state.lock();
         if state
             .view
             .as_ref()
@@ -134,18 +150,27 @@ impl Segment {
             return Ok(false);
         }
         state.view = None;
-        let end = frames_end + crate::format::segment::FOOTER_LEN;
+        let end = frames_end + FOOTER_LEN;
         file.set_len(end as u64)
             .map_err(|error| Error::io("cut", &self.path, error))?;
-        if let Some(kind) = sync {
-            file.sync(kind)
-                .map_err(|error| crate::error::ErrorKind::SyncFailed {
-                    path: self.path.clone(),
-                    source: Arc::new(error),
-                })?;
-        }
         state.file = None;
         Ok(true)
+    }
+
+    fn write_footer(
+        &self,
+        file: &dyn File,
+        header: &SegmentHeader,
+        footer: &Footer,
+        position: usize,
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let bytes = encode_footer(header, footer, position);
+        fs::write_full(file, &bytes, position as u64)
+            .map_err(|error| Error::io("write the footer of", &self.path, error))?;
+        let Some(kind) = sync else { return Ok(()) };
+        file.sync(kind)
+            .map_err(|error| sync_failed(&self.path, error))
     }
 
     fn view(&self, host: &dyn Host, copy: bool) -> Result<Option<(View, bool)>> {
@@ -186,7 +211,7 @@ impl Segment {
 
 /// A footer frame at `position`.
 fn encode_footer(header: &SegmentHeader, footer: &Footer, position: usize) -> Vec<u8> {
-    let mut bytes = vec![0; crate::format::segment::FOOTER_LEN];
+    let mut bytes = vec![0; FOOTER_LEN];
     let stamp = Stamp {
         relative_offset: u32::try_from(footer.end.since(header.base)).unwrap_or(u32::MAX),
         durable_distance: 0,

@@ -112,3 +112,24 @@ fn for_each_thread_in_order(acknowledged: &[(Offset, String)]) {
         }
     }
 }
+
+#[test]
+fn a_child_process_that_is_being_started_holds_no_lock_of_a_log_or_a_group() {
+    let scenario = Scenario::new(MODES[0]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        });
+        for _ in 0..200 {
+            let log = scenario.open();
+            for _ in 0..5 {
+                drop(log.consumer("billing").build().unwrap());
+            }
+            log.close().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
