@@ -216,7 +216,7 @@ fn produce_is_killed(acks: &str) {
         let at_once = random.pick(&[1, 20, 300]);
         let feeder = thread::spawn(move || feed(stdin, run, at_once));
 
-        let killed = kill_at(child, random.moment(3_000));
+        let killed = kill_at(child, random.moment(1_000));
         assert!(killed.was_killed(), "run {run}: {}", killed.status);
         feeder.join().unwrap();
         acknowledged += killed.lines.len();

@@ -1,6 +1,12 @@
 //! Many threads on one log.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use duralog::{Acks, Log, Offset, Record};
 
@@ -113,23 +119,35 @@ fn for_each_thread_in_order(acknowledged: &[(Offset, String)]) {
     }
 }
 
+/// Set when it is dropped, so that a failing test ends its threads too.
+#[derive(Default)]
+struct Stop(AtomicBool);
+
+struct StopGuard<'a>(&'a Stop);
+
+impl Drop for StopGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_child_process_that_is_being_started_holds_no_lock_of_a_log_or_a_group() {
     let scenario = Scenario::new(MODES[0]);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = Stop::default();
     thread::scope(|scope| {
+        let _guard = StopGuard(&stop);
         scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                std::process::Command::new("true").status().unwrap();
+            while !stop.0.load(Ordering::Relaxed) {
+                Command::new("true").status().unwrap();
             }
         });
-        for _ in 0..200 {
+        for _ in 0..100 {
             let log = scenario.open();
             for _ in 0..5 {
                 drop(log.consumer("billing").build().unwrap());
             }
             log.close().unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

@@ -113,22 +113,19 @@ impl Args {
     }
 
     fn source(&self, log: &ReadOnlyLog) -> Result<Source, Failure> {
-        let committed = self.committed(log)?;
-        if let (Some(committed), true) = (committed, self.from.is_some()) {
-            let group = &self.group;
-            note(format_args!(
-                "group {group} exists and goes on from its commit, {committed}; --from is for new groups"
-            ));
-        }
         let start = self.from.unwrap_or_default();
         let records = POLL_RECORDS.min(self.max.map_or(usize::MAX, NonZeroUsize::get));
         if self.no_commit {
+            let committed = self.committed(log)?;
             let builder = log
                 .reader()
                 .start(committed.map_or(start, Start::At))
                 .max_poll_records(records)
                 .durable_only(self.durable_only);
             return Ok(Source::Look(builder.build()?));
+        }
+        if self.from.is_some() {
+            self.committed(log)?;
         }
         let builder = log
             .consumer(&self.group)
@@ -138,11 +135,20 @@ impl Args {
         Ok(Source::Group(builder.build()?))
     }
 
-    /// The committed offset of the group, if there is the group.
+    /// The committed offset of the group, if there is the group; says so if `--from` is in vain.
     fn committed(&self, log: &ReadOnlyLog) -> Result<Option<Offset>, Failure> {
         let groups = log.groups()?;
-        let found = groups.into_iter().find(|group| group.name == self.group);
-        Ok(found.map(|group| group.committed).transpose()?)
+        let Some(found) = groups.into_iter().find(|group| group.name == self.group) else {
+            return Ok(None);
+        };
+        let committed = found.committed?;
+        if self.from.is_some() {
+            let group = &self.group;
+            note(format_args!(
+                "group {group} exists and goes on from its commit, {committed}; --from is for new groups"
+            ));
+        }
+        Ok(Some(committed))
     }
 }
 

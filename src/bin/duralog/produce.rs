@@ -5,7 +5,7 @@ use std::{
     mem,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
@@ -21,8 +21,9 @@ use crate::{
 
 /// Largest batch: what one frame should hold.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// Most bytes sent ahead of what acknowledges them, while more input is there.
+/// Most bytes sent ahead of what acknowledges them, while more input is there; and for how long.
 const MAX_UNSETTLED_BYTES: usize = 1 << 20;
+const MAX_UNSETTLED_TIME: Duration = Duration::from_millis(5);
 
 /// Append a record for each line of standard input; print their offsets.
 ///
@@ -159,6 +160,7 @@ fn produce(log: &Log, args: &Args) -> Result<(), Failure> {
         records: Vec::new(),
         unsettled: Vec::new(),
         unsettled_bytes: 0,
+        unsettled_since: Instant::now(),
         report: Report::new(args.quiet),
     };
     let sent = sender.send_all(&mut lines);
@@ -188,6 +190,7 @@ struct Sender<'s> {
     /// What was sent and not acknowledged yet.
     unsettled: Vec<Sent>,
     unsettled_bytes: usize,
+    unsettled_since: Instant,
     report: Report,
 }
 
@@ -216,12 +219,14 @@ impl Sender<'_> {
             source,
         })?;
         let records = batch.len() as u64;
+        if self.unsettled.is_empty() {
+            self.unsettled_since = Instant::now();
+        }
         self.unsettled.push(Sent { receipt, records });
         self.unsettled_bytes += batch.bytes() + size_of::<Sent>();
-        if self.unsettled_bytes >= MAX_UNSETTLED_BYTES {
-            self.settle()?;
-        }
-        Ok(())
+        let enough = self.unsettled_bytes >= MAX_UNSETTLED_BYTES
+            || self.unsettled_since.elapsed() >= MAX_UNSETTLED_TIME;
+        if enough { self.settle() } else { Ok(()) }
     }
 
     fn append(&mut self, batch: &Batch<'_>) -> duralog::Result<Receipt> {
