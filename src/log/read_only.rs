@@ -203,9 +203,17 @@ impl Source for ReadOnly {
     }
 
     fn find(&self, offset: Offset) -> Result<Option<Spot>> {
-        let segments = self.list_segments()?;
+        // What lies before the last segment does not change: only from there on is there news.
+        let is_known = |state: &State| state.segments.last().is_some_and(|&last| offset < last);
+        let listed = if is_known(&self.state.lock()) {
+            None
+        } else {
+            Some(self.list_segments()?)
+        };
         let mut state = self.state.lock();
-        state.segments = segments;
+        if let Some(segments) = listed {
+            state.segments = segments;
+        }
         let behind = state.segments.partition_point(|&base| base <= offset);
         let Some(&base) = state.segments.get(behind.saturating_sub(1)) else {
             return Ok(None);

@@ -106,7 +106,7 @@ impl Shared {
         let waiting = !self.maintenance.sealable.lock().is_empty();
         let seal_at = waiting.then(|| now + SEAL_AGAIN);
         let checkpoint_at = self.is_checkpoint_stale().then_some(pace.checkpoint_at);
-        pace.sleeps = pace.unsynced_since.is_none();
+        pace.sleeps = pace.unsynced_since.is_none() && checkpoint_at.is_none();
         [flush_at, retry_at, seal_at, checkpoint_at]
             .into_iter()
             .flatten()

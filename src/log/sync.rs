@@ -313,6 +313,8 @@ impl Leader<'_> {
         let sealable: Vec<_> = appender.unsynced.drain(..target.rolled).collect();
         drop(appender);
         shared.maintenance.add_sealable(sealable);
+        // There is something to seal or to record now.
+        shared.maintenance.wake_settle_if_idle();
         Ok(())
     }
 

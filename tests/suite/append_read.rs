@@ -458,3 +458,20 @@ fn reading_while_segments_roll_misses_nothing() {
         assert_eq!((records.len(), gaps.len()), (20_000, 0));
     }
 }
+
+#[test]
+fn what_a_waiting_sender_made_durable_is_recorded_soon_though_nothing_else_happens() {
+    for mode in MODES {
+        let scenario = Scenario::new(mode);
+        let log = scenario.open();
+        let producer = log.producer().build().unwrap();
+        for sent in 1..5_u64 {
+            producer.send(Record::new("a")).unwrap().wait().unwrap();
+            let look = Log::open_read_only(scenario.path()).unwrap();
+            eventually("the checkpoint says so", || {
+                scenario.host.advance(Duration::from_secs(1));
+                look.durable_offset().unwrap() == sent
+            });
+        }
+    }
+}
