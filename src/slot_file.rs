@@ -3,12 +3,13 @@
 //! [slots]: crate::format::slots
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
-    error::{DecodeError, Error, Result},
+    error::{DecodeError, Error, ErrorKind, Result},
     format::slots::{self, Slot, SlotKind},
     fs::{self, Access, File, Host, SyncKind},
 };
@@ -66,6 +67,24 @@ pub(crate) fn read_bytes(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
     let len = fs::read_full(file, &mut bytes, 0).map_err(|e| Error::io("read", path, e))?;
     bytes.truncate(len);
     Ok(bytes)
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+///
+/// `Io` if it can't be opened; `SyncFailed`.
+pub(crate) fn sync_dir(host: &dyn Host, dir: &Path) -> Result<()> {
+    let open = host
+        .open_dir(dir)
+        .map_err(|error| Error::io("open", dir, error))?;
+    open.sync().map_err(|error| sync_failed(dir, error))
+}
+
+/// A sync of `path` that failed.
+pub(crate) fn sync_failed(path: &Path, error: io::Error) -> Error {
+    let (path, source) = (path.to_path_buf(), Arc::new(error));
+    ErrorKind::SyncFailed { path, source }.into()
 }
 
 impl SlotFile {
@@ -190,10 +209,7 @@ impl SlotFile {
         if let Some(kind) = sync {
             self.file
                 .sync(kind)
-                .map_err(|error| crate::error::ErrorKind::SyncFailed {
-                    path: self.path.clone(),
-                    source: Arc::new(error),
-                })?;
+                .map_err(|error| sync_failed(&self.path, error))?;
             self.synced = true;
         }
         Ok(())

@@ -83,6 +83,31 @@ fn a_log_with_a_flipped_bit_opens_for_writing_and_goes_on() {
     assert_eq!(counts.len(), 3, "each kind of byte was hit");
 }
 
+#[test]
+fn a_segment_that_lost_both_copies_of_its_header_is_one_gap() {
+    let original = Original::make();
+    for file in original.files.keys().filter(|path| is_segment(path)) {
+        let dir = scratch();
+        original.lay_out(dir.path());
+        let mut bytes = original.files[file].clone();
+        bytes[SEGMENT_HEADER - 1] ^= 1;
+        bytes[SECTOR + SEGMENT_HEADER - 1] ^= 1;
+        fs::write(dir.path().join(file), bytes).unwrap();
+
+        let mut inside = original.frames.iter().filter(|frame| frame.file == *file);
+        let start = inside.next().unwrap().offsets.start;
+        let end = inside.next_back().unwrap().offsets.end;
+        let missing = vec![Offset::new(start)..Offset::new(end)];
+        let expected = (original.without(&missing), missing);
+
+        let look = Log::open_read_only(dir.path()).unwrap();
+        assert_eq!(look.verify().unwrap().damage.len(), 1);
+        check_reading(look.reader().build().unwrap(), &expected);
+        let log = Log::open(dir.path()).unwrap();
+        check_reading(log.reader().build().unwrap(), &expected);
+    }
+}
+
 fn seed() -> u64 {
     std::env::var(SEED.0).map_or(SEED.1, |seed| seed.parse().unwrap())
 }
@@ -292,9 +317,12 @@ impl Original {
     /// What must be read of the log, and what must be missing.
     fn expected(&self, flip: &Flip) -> (Vec<Found>, Missing) {
         let missing = self.lost(flip);
+        (self.without(&missing), missing)
+    }
+
+    fn without(&self, missing: &Missing) -> Vec<Found> {
         let readable = |found: &&Found| !missing.iter().any(|range| range.contains(&found.0));
-        let records = self.records.iter().filter(readable).cloned().collect();
-        (records, missing)
+        self.records.iter().filter(readable).cloned().collect()
     }
 
     fn lost(&self, flip: &Flip) -> Missing {
@@ -358,7 +386,7 @@ fn collect(root: &Path, under: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 // --- From the text of the format alone: which bytes say something. ---
 
 const SECTOR: usize = 512;
-const SEGMENT_HEADER: usize = 48;
+const SEGMENT_HEADER: usize = 56;
 const FRAMES_START: usize = 2 * SECTOR;
 const SLOT: usize = 4096;
 const SLOT_HEADER: usize = 28;
@@ -431,6 +459,17 @@ fn read_all(mut reader: Reader) -> (Vec<Found>, Missing) {
     }
 }
 
+/// Reads to the end, and compares. (Whole records would make messages of many pages.)
+fn check_reading(reader: Reader, expected: &(Vec<Found>, Missing)) {
+    let (records, missing) = read_all(reader);
+    assert_eq!(missing, expected.1);
+    let offsets = |records: &[Found]| records.iter().map(|found| found.0).collect::<Vec<_>>();
+    assert_eq!(offsets(&records), offsets(&expected.0));
+    for (found, expected) in records.iter().zip(&expected.0) {
+        assert!(found == expected, "wrong bytes at offset {}", found.0);
+    }
+}
+
 impl Original {
     fn check_read_only(&self, look: &ReadOnlyLog, flip: &Flip, path: &Path) {
         let report = look.verify().unwrap();
@@ -439,8 +478,7 @@ impl Original {
         assert_eq!(report.log_end_offset, self.end());
         assert_eq!(report.durable_offset, self.end());
         assert_eq!(report.unproven_bytes, 0);
-        let found = read_all(look.reader().build().unwrap());
-        assert_eq!(found, self.expected(flip));
+        check_reading(look.reader().build().unwrap(), &self.expected(flip));
         assert!(look.is_closed().unwrap());
         assert_eq!(look.losses().unwrap(), (0, 0));
         assert_eq!(look.options().segment_bytes, SEGMENT_BYTES);
@@ -483,9 +521,8 @@ impl Original {
         for damage in &report.damage {
             self.check_reported(flip, &dir.join(&flip.file), std::slice::from_ref(damage));
         }
-        let (records, missing) = self.expected(flip);
-        let found = read_all(log.reader().build().unwrap());
-        assert_eq!(found, (records, missing.clone()));
+        let expected = self.expected(flip);
+        check_reading(log.reader().build().unwrap(), &expected);
         let producer = log.producer().build().unwrap();
         let offset = producer.send(Record::new("new")).unwrap().wait().unwrap();
         assert_eq!(offset, self.end());
@@ -494,7 +531,7 @@ impl Original {
         }
         drop(producer);
         log.close().unwrap();
-        self.check_reopened(dir, &missing);
+        self.check_reopened(dir, &expected.1);
     }
 
     /// What was lost is told again, and counted once; what was appended is there.

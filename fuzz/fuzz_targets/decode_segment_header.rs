@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (u64, u64, u16, &[u8])| {
     let (id, base, position, bytes) = input;
     decode_segment_header(bytes);
-    let intact = forge::segment_header(id, base, base, 0);
+    let intact = forge::segment_header(id, base, base, 0, 0);
     assert_eq!(decode_segment_header(&intact), Some((id, base)));
 
     let mut edited = intact.clone();
@@ -18,6 +18,6 @@ fuzz_target!(|input: (u64, u64, u16, &[u8])| {
         *old = *new;
     }
     let found = decode_segment_header(&edited);
-    let is_intact = |copy: usize| edited[copy..copy + 48] == intact[copy..copy + 48];
+    let is_intact = |copy: usize| edited[copy..copy + 56] == intact[copy..copy + 56];
     assert!(found.is_some() || !is_intact(0) && !is_intact(512));
 });

@@ -17,6 +17,8 @@ pub struct Reading {
     pub gaps: Vec<Gap>,
     /// Where it began and ended.
     pub range: Range<u64>,
+    /// It ended with an error.
+    pub failed: bool,
 }
 
 /// Looks at a log without changing it.
@@ -87,6 +89,7 @@ pub fn read_all(mut reader: Reader) -> Reading {
     for _ in 0..POLLS_MAX {
         let end = reading.range.end;
         let Ok(batch) = reader.poll(Duration::ZERO) else {
+            reading.failed = true;
             return reading;
         };
         if batch.is_empty() && batch.gaps().is_empty() {

@@ -3,6 +3,7 @@
 
 use arbitrary::Arbitrary;
 use crc32fast::Hasher;
+use crate::specimen;
 use duralog::testing;
 
 pub const META: [u8; 8] = *b"dlogMET\n";
@@ -43,16 +44,16 @@ pub fn slots(magic: [u8; 8], generations: [u64; 2], payload: &[u8]) -> Vec<u8> {
 }
 
 /// The two copies of a segment's header, intact as to their form.
-pub fn segment_header(id: u64, base: u64, previous_end: u64, created: u64) -> Vec<u8> {
+pub fn segment_header(id: u64, base: u64, previous_end: u64, created: u64, log: u64) -> Vec<u8> {
     let mut file = vec![0; 1024];
     for copy in [0, 512] {
-        let bytes = &mut file[copy..copy + 48];
+        let bytes = &mut file[copy..copy + 56];
         bytes[..8].copy_from_slice(&SEGMENT);
         bytes[8] = 1;
-        let numbers = [id, base, previous_end, created].map(u64::to_le_bytes);
-        bytes[12..44].copy_from_slice(&numbers.concat());
-        let crc = checksum(u64::from_le_bytes(SEGMENT), copy as u32, &bytes[..44]);
-        bytes[44..].copy_from_slice(&crc.to_le_bytes());
+        let numbers = [id, base, previous_end, created, log].map(u64::to_le_bytes);
+        bytes[12..52].copy_from_slice(&numbers.concat());
+        let crc = checksum(u64::from_le_bytes(SEGMENT), copy as u32, &bytes[..52]);
+        bytes[52..].copy_from_slice(&crc.to_le_bytes());
     }
     file
 }
@@ -61,6 +62,8 @@ pub fn segment_header(id: u64, base: u64, previous_end: u64, created: u64) -> Ve
 #[derive(Arbitrary, Debug)]
 pub struct Segment {
     id: u64,
+    /// It says that it is another log's.
+    foreign: bool,
     pub base: Number,
     previous_end: Number,
     created: u64,
@@ -112,7 +115,13 @@ impl Segment {
     /// The bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
         let base = self.base.get();
-        let mut file = segment_header(self.id, base, self.previous_end.get(), self.created);
+        let mut file = segment_header(
+            self.id,
+            base,
+            self.previous_end.get(),
+            self.created,
+            if self.foreign { self.created } else { specimen::log_id() },
+        );
         for piece in &self.pieces {
             if file.len() > SEGMENT_MAX {
                 break;

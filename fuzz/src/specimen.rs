@@ -163,3 +163,9 @@ pub fn lay_out(files: &Files, dir: &Path) {
         fs::write(dir.join(path), bytes).expect("a file is written");
     }
 }
+
+/// The identity of the closed specimen, as its `meta` has it.
+pub fn log_id() -> u64 {
+    let meta = &CLOSED.files[Path::new("meta")];
+    u64::from_le_bytes(meta[28..36].try_into().unwrap())
+}

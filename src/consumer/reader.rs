@@ -149,7 +149,7 @@ impl Parts {
         match &self.origin {
             Origin::Live(log) => GroupSite {
                 dir: log.site.dir.clone(),
-                log_id: log.id,
+                log_id: log.site.log_id,
                 sync: log.sync_kind(),
             },
             Origin::ReadOnly(log) => GroupSite {

@@ -13,15 +13,16 @@
 //! zeros may follow.
 //!
 //! ```text
-//!  byte 0       8    10   12        20          28              36        44    48       512
-//!       +-------+----+----+---------+-----------+---------------+---------+-----+--------+- - - -
-//!       | magic | v  | 0  |   id    |   base    | previous_end  | created | crc | unused | again
-//!       +-------+----+----+---------+-----------+---------------+---------+-----+--------+- - - -
-//!        "dlogSEG\n" u16  u64 random  u64         u64             u64 ms    u32
+//!  byte 0       8    10   12    20     28             36        44       52    56       512
+//!       +-------+----+----+-----+------+--------------+---------+--------+-----+--------+- - - -
+//!       | magic | v  | 0  | id  | base | previous_end | created | log_id | crc | unused | again
+//!       +-------+----+----+-----+------+--------------+---------+--------+-----+--------+- - - -
+//!        "dlogSEG\n" u16   u64   u64    u64            u64 ms    u64      u32
 //! ```
 //!
 //! The second copy starts at byte 512, so that no sector holds both; frames start at byte 1024.
-//! `crc` covers bytes 0..44 of its copy; its seed is that of the magic as a number, at the copy's
+//! `id` is random; `log_id` is the log's own, from `meta`: a segment of another log is not
+//! believed. `crc` covers bytes 0..52 of its copy; its seed is that of the magic as a number, at the copy's
 //! position. `previous_end` is where the log ended before this segment: if it is below `base`,
 //! the offsets between were skipped, because a power cut may have taken records with them.
 //!

@@ -13,7 +13,7 @@ pub(crate) const HEADER_LEN: usize = 2 * COPY_LEN;
 /// Each copy of the header stands in a sector of its own.
 const COPY_LEN: usize = 512;
 /// Bytes of a copy that carry something, checksum included.
-const COPY_USED: usize = 8 + 2 + 2 + 8 + 8 + 8 + 8 + CHECKSUM_LEN;
+const COPY_USED: usize = 8 + 2 + 2 + 8 + 8 + 8 + 8 + 8 + CHECKSUM_LEN;
 const CHECKSUM_LEN: usize = 4;
 const MAGIC: [u8; 8] = *b"dlogSEG\n";
 const VERSION: u16 = super::FORMAT_VERSION;
@@ -24,7 +24,7 @@ const HEADER_SEED: Seed = Seed::of(u64::from_le_bytes(MAGIC));
 pub(crate) const FOOTER_LEN: usize = frame::HEADER_LEN + FOOTER_BODY;
 const FOOTER_BODY: usize = 8 + 8;
 
-const _: () = assert!(COPY_USED == 48 && COPY_USED <= COPY_LEN);
+const _: () = assert!(COPY_USED == 56 && COPY_USED <= COPY_LEN);
 const _: () = assert!(HEADER_LEN == 1024);
 const _: () = assert!(FOOTER_LEN == 40);
 
@@ -40,6 +40,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) previous_end: Offset,
     /// When it was made, in milliseconds since the Unix epoch.
     pub(crate) created: u64,
+    /// The log that it is a segment of.
+    pub(crate) log_id: u64,
 }
 
 impl SegmentHeader {
@@ -63,6 +65,7 @@ impl SegmentHeader {
             writer.u64(self.base.get());
             writer.u64(self.previous_end.get());
             writer.u64(self.created);
+            writer.u64(self.log_id);
             checksum.copy_from_slice(&HEADER_SEED.at(position).checksum(covered).to_le_bytes());
         }
         bytes
@@ -141,6 +144,7 @@ fn decode_copy(bytes: &[u8], position: usize) -> Result<SegmentHeader, DecodeErr
         base: Offset::new(reader.u64()?),
         previous_end: Offset::new(reader.u64()?),
         created: reader.u64()?,
+        log_id: reader.u64()?,
     })
 }
 

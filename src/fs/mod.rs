@@ -14,7 +14,15 @@
     )
 )]
 
-use std::{ffi::OsString, fmt::Debug, io, path::Path, sync::Arc, task::Waker, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt::Debug,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
 
 mod mapping;
 mod parking;
@@ -38,12 +46,16 @@ pub trait FileSystem: Debug + Send + Sync {
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
-    /// Renames within a directory; the new name is durable after `sync_dir`.
+    /// The path from the root: what it means stays when the process changes its directory. An
+    /// empty path is an error.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf>;
+    /// Renames; the new name is durable once its directory is synced. What has the name already is
+    /// not replaced: that is `AlreadyExists`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file; durable after `sync_dir`.
+    /// Removes a file; durable once its directory is synced.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
-    /// Makes the entries of a directory durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Opens a directory, to be synced.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>>;
     /// Whether files here may be written through a mapping once their blocks are allocated: a
     /// store never needs another block.
     fn is_mapping_safe(&self, path: &Path) -> bool;
@@ -51,6 +63,13 @@ pub trait FileSystem: Debug + Send + Sync {
     fn boot_id(&self) -> Option<[u8; 16]>;
     /// Random bytes that no earlier call returned.
     fn random(&self) -> u64;
+}
+
+/// A directory that is open. Held where it is synced often: opening it can fail for want of
+/// descriptors, and that must not pass for a failed sync.
+pub trait Directory: Debug + Send + Sync {
+    /// Makes its entries durable.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// How a file is opened.

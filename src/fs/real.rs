@@ -14,8 +14,8 @@ use std::{
 use memmap2::MmapOptions;
 
 use super::{
-    Access, Clock, DirEntry, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter, Parker,
-    SyncKind, Threads, parking, sys,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter,
+    Parker, SyncKind, Threads, parking, sys,
 };
 
 /// Files are readable by their owner alone.
@@ -61,7 +61,7 @@ impl FileSystem for RealHost {
             }
             made => made?,
         }
-        self.sync_dir(parent)
+        self.open_dir(parent)?.sync()
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -113,25 +113,24 @@ impl FileSystem for RealHost {
         Ok(Arc::new(OsFile { file, path, locked }))
     }
 
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        std::path::absolute(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        sys::rename_new(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        fs::OpenOptions::new()
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        let file = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
-            .open(path)?
-            .sync_all()
+            .open(path)?;
+        Ok(Arc::new(OsDirectory(file)))
     }
 
     fn is_mapping_safe(&self, path: &Path) -> bool {
@@ -184,6 +183,15 @@ impl Threads for RealHost {
 
     fn parker(&self) -> Box<dyn Parker> {
         Box::new(parking::OsParker::new(self.start))
+    }
+}
+
+#[derive(Debug)]
+struct OsDirectory(fs::File);
+
+impl Directory for OsDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "calls into the C library")]
 
+#[cfg(target_os = "linux")]
+use std::ffi::CString;
 use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 
 /// Allocates blocks for a range and extends the file over it. On failure the file may be longer
@@ -33,18 +35,58 @@ pub(super) fn allocate(_: &File, _: u64, _: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Renames to a name that nothing has yet.
+#[cfg(target_os = "linux")]
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let (old, new) = (c_path(from)?, c_path(to)?);
+    let cwd = libc::AT_FDCWD;
+    // SAFETY: both paths end with a zero byte and live until the call returns.
+    let result =
+        unsafe { libc::renameat2(cwd, old.as_ptr(), cwd, new.as_ptr(), libc::RENAME_NOREPLACE) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // The file system does not know the flag.
+        Some(libc::EINVAL | libc::ENOSYS) => rename_checked(from, to),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    rename_checked(from, to)
+}
+
+/// The log's lock keeps other writers out between the look and the rename.
+fn rename_checked(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::rename(from, to),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
 /// Whether the file system overwrites allocated blocks in place. btrfs does not, network and user
 /// space file systems promise nothing.
 #[cfg(target_os = "linux")]
 pub(super) fn overwrites_in_place(path: &Path) -> bool {
-    use std::{ffi::CString, mem::MaybeUninit, os::unix::ffi::OsStrExt};
+    use std::mem::MaybeUninit;
 
     // The numbers are those of statfs(2).
     const EXT: i64 = 0xef53;
     const XFS: i64 = 0x5846_5342;
     const TMPFS: i64 = 0x0102_1994;
 
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+    let Ok(path) = c_path(path) else {
         return false;
     };
     let mut found = MaybeUninit::<libc::statfs>::zeroed();

@@ -1,9 +1,6 @@
 //! Consumer groups: the file that holds a group's committed offset. Knows no segments.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
@@ -130,11 +127,7 @@ impl GroupFile {
             };
             let file = SlotFile::fill(file, path, KIND, &state.encode(), sync)?;
             if sync.is_some() {
-                let failed = |source| ErrorKind::SyncFailed {
-                    path: groups.clone(),
-                    source: Arc::new(source),
-                };
-                host.sync_dir(&groups).map_err(failed)?;
+                slot_file::sync_dir(host, &groups)?;
             }
             return Ok(Self { file, state });
         }

@@ -322,6 +322,7 @@ impl PreparedSegment {
             .map_err(|error| Error::io("create", &path, error))?;
         let created = site.host.wall_millis();
         let header = SegmentHeader {
+            log_id: site.log_id,
             id,
             base: Offset::MAX,
             previous_end: Offset::MAX,

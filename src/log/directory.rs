@@ -167,9 +167,7 @@ pub(crate) fn make(
     };
     fill(file_name::META_NEW, meta::KIND, &meta.encode())?;
     let sync_dir = || match sync {
-        Some(_) => host
-            .sync_dir(dir)
-            .map_err(|error| super::recover::sync_failed(dir, error)),
+        Some(_) => slot_file::sync_dir(host, dir),
         None => Ok(()),
     };
     sync_dir()?;

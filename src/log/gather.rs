@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    Site,
     directory::Listing,
     plan::{Content, Facts},
     recover::{self, OpenedSegment, SegmentFile},
@@ -15,7 +16,7 @@ use crate::{
         checkpoint::{Checkpoint, Mark},
         segment::SegmentHeader,
     },
-    fs::{Access, File, Host},
+    fs::{Access, File},
     offset::Offset,
     segment::{FRAMES_START, Scanner},
 };
@@ -23,24 +24,17 @@ use crate::{
 /// What is to be read, and what is known before.
 #[derive(Debug)]
 pub(crate) struct Gathering<'a> {
-    host: &'a dyn Host,
-    dir: &'a Path,
+    site: &'a Site,
     listing: &'a Listing,
     checkpoint: &'a Checkpoint,
     clean: bool,
 }
 
 impl<'a> Gathering<'a> {
-    pub(crate) fn new(
-        host: &'a dyn Host,
-        dir: &'a Path,
-        listing: &'a Listing,
-        checkpoint: &'a Checkpoint,
-    ) -> Self {
+    pub(crate) fn new(site: &'a Site, listing: &'a Listing, checkpoint: &'a Checkpoint) -> Self {
         let clean = is_clean(listing, checkpoint);
         Self {
-            host,
-            dir,
+            site,
             listing,
             checkpoint,
             clean,
@@ -79,8 +73,14 @@ impl<'a> Gathering<'a> {
         next: Option<Offset>,
         report: &mut RecoveryReport,
     ) -> Result<(SegmentFile, Facts)> {
-        let path = segment_path(self.dir, base);
-        let opened = recover::open_segment(self.host, &path, base, Access::Read)?;
+        let path = segment_path(&self.site.dir, base);
+        let opened = recover::open_segment(
+            &*self.site.host,
+            &path,
+            base,
+            self.site.log_id,
+            Access::Read,
+        )?;
         let OpenedSegment {
             file,
             len,

@@ -48,7 +48,7 @@ pub use verify::{SegmentInfo, VerifyReport};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    fs::{File, Host},
+    fs::{Directory, File, Host},
     offset::Offset,
     options::{Config, ReadMode},
 };
@@ -58,6 +58,10 @@ use crate::{
 pub(crate) struct Site {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) dir: PathBuf,
+    /// The log's identity.
+    pub(crate) log_id: u64,
+    /// The same directory, to be synced.
+    directory: Arc<dyn Directory>,
     pub(crate) config: Config,
     /// New segments are written through a mapping.
     mapped: AtomicBool,
@@ -67,7 +71,6 @@ pub(crate) struct Site {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) site: Site,
-    pub(crate) id: u64,
     read_mode: ReadMode,
     /// The log end offset.
     end: AtomicU64,

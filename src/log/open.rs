@@ -36,7 +36,7 @@ use crate::{
     offset::Offset,
     options::{Config, LogOptions, OnDamage, ReadMode, WriteMode},
     segment::SegmentWriter,
-    slot_file::SlotFile,
+    slot_file::{self, SlotFile},
 };
 
 /// Opens the log at `dir`, making it if there is none.
@@ -46,6 +46,11 @@ use crate::{
 /// Those of [`LogOptions::open`](crate::LogOptions::open).
 pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Result<Arc<Shared>> {
     let started = host.monotonic();
+    // What the path means must not change with the directory of the process.
+    let dir = host
+        .absolute(dir)
+        .map_err(|error| Error::io("open", dir, error))?;
+    let dir = &*dir;
     let mut report = RecoveryReport::default();
     let exists = match directory::list(&*host, dir)? {
         None => false,
@@ -68,9 +73,14 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     }
     let (meta, config) = read_options(&*host, dir, options, &mut report)?;
     let mapped = AtomicBool::new(wants_mapping(&*host, dir, config.write_mode));
+    let directory = host
+        .open_dir(dir)
+        .map_err(|error| Error::io("open", dir, error))?;
     let site = Site {
         host,
         dir: dir.to_path_buf(),
+        log_id: meta.id,
+        directory,
         config,
         mapped,
     };
@@ -79,7 +89,7 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
         sync: sync_kind(config.fsync),
     };
     let recovered = opening.recover(&listing, options.on_damage, &mut report)?;
-    opening.serve(recovered, &meta, lock, options, report, started)
+    opening.serve(recovered, lock, options, report, started)
 }
 
 fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
@@ -159,7 +169,7 @@ impl Opening {
             report.damage.push(slot_damage(&checkpoint_path, fallback));
         }
         let checkpoint = read.clone().unwrap_or_default();
-        let gathering = Gathering::new(&*self.site.host, &self.site.dir, listing, &checkpoint);
+        let gathering = Gathering::new(&self.site, listing, &checkpoint);
         let (found, facts) = gathering.run(report)?;
         let clean = gathering.is_clean();
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
@@ -350,7 +360,6 @@ impl Opening {
     fn serve(
         self,
         recovered: Recovered,
-        meta: &Meta,
         lock: Arc<dyn File>,
         options: &LogOptions,
         mut report: RecoveryReport,
@@ -387,7 +396,6 @@ impl Opening {
             .collect::<Vec<_>>();
         report.elapsed = self.site.host.monotonic().saturating_sub(started);
         let shared = Arc::new(Shared {
-            id: meta.id,
             read_mode: options.read_mode,
             end: AtomicU64::new(recovered.next.get()),
             log_start: AtomicU64::new(checkpoint.log_start.get()),
@@ -426,16 +434,22 @@ impl Opening {
             new.begin(recovered.next, recovered.previous_end, &self.site)
                 .map_err(io)?;
             if let Some(kind) = self.sync {
-                let failed = |error| recover::sync_failed(&path, error);
+                let failed = |error| slot_file::sync_failed(&path, error);
                 new.writer.file().sync(kind).map_err(failed)?;
-                self.site.host.sync_dir(&self.site.dir).map_err(failed)?;
+                slot_file::sync_dir(&*self.site.host, &self.site.dir)?;
             }
             let view = new.writer.view(copy);
             return Ok((Segment::active(path, new.writer.header, view), new.writer));
         };
         let path = &found.path;
         let io = |error| Error::io("open", path, error);
-        let opened = recover::open_segment(&*self.site.host, path, found.base, Access::Write)?;
+        let opened = recover::open_segment(
+            &*self.site.host,
+            path,
+            found.base,
+            self.site.log_id,
+            Access::Write,
+        )?;
         let header = opened
             .header
             .ok_or_else(|| Error::decode(path, 0, DecodeError::Checksum))?;

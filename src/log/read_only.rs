@@ -65,6 +65,9 @@ impl ReadOnly {
     ///
     /// `NotFound`, `NotALog`, `UnsupportedVersion`, `SymbolicLink`, `Corrupt`, `Io`.
     pub(crate) fn open(host: Arc<dyn Host>, dir: &Path) -> Result<Self> {
+        let dir = &*host
+            .absolute(dir)
+            .map_err(|error| Error::io("open", dir, error))?;
         let is_log = match directory::list(&*host, dir)? {
             None => false,
             Some(listing) => listing.is_log(dir)?,
@@ -175,7 +178,7 @@ impl ReadOnly {
         {
             return Ok(Some((Arc::clone(file), header)));
         }
-        let opened = recover::open_segment(&*self.host, &path, base, Access::Read)?;
+        let opened = recover::open_segment(&*self.host, &path, base, self.meta.id, Access::Read)?;
         let (file, header) = (opened.file, opened.header);
         state.headers.insert(base, header);
         state.file = Some((base, Arc::clone(&file)));

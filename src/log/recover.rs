@@ -24,6 +24,7 @@ use crate::{
     fs::{self, Access, File, Host, SyncKind},
     offset::Offset,
     segment::{Bytes, FRAMES_START, FileBytes, Found, Scanner, Survey, last_nonzero},
+    slot_file::{sync_dir, sync_failed},
 };
 
 /// Bytes copied in one go.
@@ -69,6 +70,7 @@ pub(crate) fn open_segment(
     host: &dyn Host,
     path: &Path,
     base: Offset,
+    log_id: u64,
     access: Access,
 ) -> Result<OpenedSegment> {
     let file = host
@@ -88,8 +90,8 @@ pub(crate) fn open_segment(
         }
         Err(_) => (None, Some(0)),
     };
-    // A file under another's name would put its records at wrong offsets.
-    let header = header.filter(|header| header.base == base);
+    // A file under another's name, or another log's, would put its records at wrong offsets.
+    let header = header.filter(|header| header.base == base && header.log_id == log_id);
     Ok(OpenedSegment {
         file,
         len,
@@ -366,9 +368,7 @@ impl Recovery<'_> {
         if self.sync.is_none() {
             return Ok(());
         }
-        self.host
-            .sync_dir(dir)
-            .map_err(|error| sync_failed(dir, error))
+        sync_dir(self.host, dir)
     }
 }
 
@@ -382,12 +382,4 @@ impl Run {
     fn end(&self) -> usize {
         self.start + self.bytes.len()
     }
-}
-
-pub(crate) fn sync_failed(path: &Path, error: std::io::Error) -> Error {
-    ErrorKind::SyncFailed {
-        path: path.to_path_buf(),
-        source: Arc::new(error),
-    }
-    .into()
 }

@@ -8,7 +8,6 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-use super::recover::sync_failed;
 use crate::{
     error::{Error, Result},
     format::{
@@ -20,6 +19,7 @@ use crate::{
     fs::{self, Access, File, Host, SyncKind},
     offset::Offset,
     segment::{End, View},
+    slot_file::sync_failed,
 };
 
 /// Sealed segments whose views are kept at hand: bounds mappings and open files.

@@ -300,8 +300,8 @@ impl Leader<'_> {
         if target.directory {
             shared
                 .site
-                .host
-                .sync_dir(&shared.site.dir)
+                .directory
+                .sync()
                 .map_err(|error| shared.fail_sync(&shared.site.dir, error))?;
         }
         *shared.syncer.mark.lock() = target.mark;

@@ -143,7 +143,7 @@ impl ReadOnly {
     ) -> Result<(Facts, usize)> {
         let path = segment_path(&self.dir, base);
         let host = &**self.host();
-        let opened = recover::open_segment(host, &path, base, Access::Read)?;
+        let opened = recover::open_segment(host, &path, base, self.meta.id, Access::Read)?;
         let OpenedSegment {
             file,
             len,
@@ -223,7 +223,8 @@ impl ReadOnly {
         let mut infos = Vec::new();
         for (index, &base) in bases.iter().enumerate() {
             let path = segment_path(&self.dir, base);
-            let opened = recover::open_segment(&**self.host(), &path, base, Access::Read)?;
+            let opened =
+                recover::open_segment(&**self.host(), &path, base, self.meta.id, Access::Read)?;
             let OpenedSegment {
                 file, len, header, ..
             } = opened;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use duralog::testing::{
-    Access, Clock, DirEntry, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter, Parker,
-    RealHost, SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter,
+    Parker, RealHost, SyncKind, Threads,
 };
 
 #[derive(Debug)]
@@ -85,8 +85,15 @@ impl FileSystem for MemoryHost {
         panic!("nothing may be changed, but {} was removed", path.display());
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        panic!("nothing may be changed, but {} was synced", path.display());
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        panic!(
+            "nothing may be changed, but {} was to be synced",
+            path.display()
+        );
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_path_buf())
     }
 
     fn is_mapping_safe(&self, _: &Path) -> bool {

@@ -83,6 +83,7 @@ pub struct Segment {
     pub base: u64,
     pub previous_end: u64,
     pub created: u64,
+    pub log_id: u64,
     pub records: Vec<Record>,
     /// For each frame with records: what was durable when it was written.
     pub durable: Vec<u64>,
@@ -95,12 +96,12 @@ pub fn segment(file: &[u8]) -> (Segment, Parts) {
     let mut segment = header_copy(file, 0);
     assert_eq!(segment, header_copy(file, 512), "both copies say the same");
     let mut parts = vec![
-        ("header".to_owned(), 0..48),
-        ("unused".to_owned(), 48..512),
-        ("header again".to_owned(), 512..560),
-        ("unused".to_owned(), 560..1024),
+        ("header".to_owned(), 0..56),
+        ("unused".to_owned(), 56..512),
+        ("header again".to_owned(), 512..568),
+        ("unused".to_owned(), 568..1024),
     ];
-    for unused in [48..512, 560..1024] {
+    for unused in [56..512, 568..1024] {
         assert!(file[unused].iter().all(|&byte| byte == 0));
     }
     let mut position = 1024;
@@ -115,7 +116,7 @@ pub fn segment(file: &[u8]) -> (Segment, Parts) {
 }
 
 fn header_copy(file: &[u8], position: usize) -> Segment {
-    let copy = &file[position..position + 48];
+    let copy = &file[position..position + 56];
     let mut take = Take(copy);
     let magic = take.number(8);
     assert_eq!(&copy[..8], b"dlogSEG\n");
@@ -126,11 +127,12 @@ fn header_copy(file: &[u8], position: usize) -> Segment {
         base: take.number(8),
         previous_end: take.number(8),
         created: take.number(8),
+        log_id: take.number(8),
         records: Vec::new(),
         durable: Vec::new(),
         footer: None,
     };
-    let crc = crc32(seed(magic, position), &copy[..44]);
+    let crc = crc32(seed(magic, position), &copy[..52]);
     assert_eq!(u64::from(crc), take.number(4), "checksum of the header");
     segment
 }

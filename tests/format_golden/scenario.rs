@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +13,10 @@ use std::{
 
 use duralog::{
     Acks, FlushPolicy, Fsync, Log, LogOptions, Record, Timestamp, WriteMode,
-    testing::{self, Access, Clock, DirEntry, File, FileSystem, Joiner, Parker, RealHost, Threads},
+    testing::{
+        self, Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, Parker, RealHost,
+        Threads,
+    },
 };
 
 /// The boots in which the log is made, and opened again.
@@ -68,8 +71,12 @@ impl FileSystem for CountingHost {
         self.real.remove_file(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.real.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.real.open_dir(path)
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.real.absolute(path)
     }
 
     fn is_mapping_safe(&self, path: &Path) -> bool {

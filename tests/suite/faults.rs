@@ -352,3 +352,32 @@ fn a_footer_that_cannot_be_written_is_written_later() {
         );
     }
 }
+
+#[test]
+fn running_out_of_file_descriptors_is_no_failed_sync() {
+    const EMFILE: i32 = 24;
+    for mode in MODES {
+        let scenario = Scenario::new(mode);
+        let log = scenario.open();
+        let fault = Fault::always(Op::OpenDir, "", EMFILE);
+        scenario.host.inject(&fault);
+        let error = log.consumer("billing").build().unwrap_err();
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Io {
+                    operation: "open",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(fault.fired(), 1);
+        let producer = log.producer().build().unwrap();
+        for value in numbered(0..200) {
+            producer.send(Record::new(value)).unwrap().wait().unwrap();
+        }
+        assert!(log.stats().segments > 1, "new names were made durable");
+        assert!(!log.stats().latched);
+    }
+}

@@ -409,3 +409,78 @@ fn an_option_that_fits_only_together_with_the_stored_ones_is_taken() {
         (256 << 20, 100 << 20)
     );
 }
+
+#[test]
+fn a_relative_path_keeps_its_meaning_when_the_process_changes_its_directory() {
+    let scenario = Scenario::new(WriteMode::Auto);
+    let (here, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let before = std::env::current_dir().unwrap();
+    std::env::set_current_dir(here.path()).unwrap();
+    let log = scenario.options.open("log").unwrap();
+    std::env::set_current_dir(elsewhere.path()).unwrap();
+    write(&log, crate::common::numbered(0..1000));
+    log.close().unwrap();
+    std::env::set_current_dir(before).unwrap();
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let log = Log::open(here.path().join("log")).unwrap();
+    assert_records(&log, 0, crate::common::numbered(0..1000));
+}
+
+#[test]
+fn an_empty_path_is_refused() {
+    assert!(matches!(
+        Log::open("").unwrap_err().kind(),
+        ErrorKind::Io { .. }
+    ));
+    assert!(matches!(
+        Log::open_read_only("").unwrap_err().kind(),
+        ErrorKind::Io { .. }
+    ));
+}
+
+#[test]
+fn a_segment_of_another_log_is_not_believed() {
+    let (ours, theirs) = (
+        Scenario::new(WriteMode::Auto),
+        Scenario::new(WriteMode::Auto),
+    );
+    for scenario in [&ours, &theirs] {
+        let log = scenario.open();
+        write(&log, crate::common::numbered(0..1000));
+        log.close().unwrap();
+    }
+    fs::copy(&theirs.segments()[1], &ours.segments()[1]).unwrap();
+    let report = Log::open_read_only(ours.path()).unwrap().verify().unwrap();
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    let log = ours.open();
+    assert_eq!(log.recovery().damage.len(), 1);
+    let (records, gaps) = crate::common::read_all(&log);
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(records.len() as u64, 1000 - gaps[0].to.since(gaps[0].from));
+}
+
+#[test]
+fn a_file_that_has_the_name_of_the_next_segment_is_not_overwritten() {
+    for mode in MODES {
+        let twin = Scenario::new(mode);
+        let log = twin.open();
+        write(&log, crate::common::numbered(0..1000));
+        let next = twin.segments()[1].file_name().unwrap().to_owned();
+        let scenario = Scenario::new(mode);
+        let log = scenario.open();
+        let foreign = scenario.path().join(next);
+        fs::write(&foreign, "not ours").unwrap();
+        let producer = log.producer().acks(Acks::Written).build().unwrap();
+        let refused = crate::common::numbered(0..1000)
+            .find_map(|value| producer.send(Record::new(value)).err())
+            .expect("the roll fails");
+        match refused.error().kind() {
+            ErrorKind::Io { path, source, .. } => {
+                assert_eq!(path, &foreign);
+                assert_eq!(source.kind(), std::io::ErrorKind::AlreadyExists);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fs::read(&foreign).unwrap(), b"not ours");
+    }
+}

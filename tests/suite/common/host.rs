@@ -13,8 +13,8 @@ use std::{
 };
 
 use duralog::testing::{
-    Access, Clock, DirEntry, File, FileSystem, Joiner, MapReader, MapWriter, Parker, RealHost,
-    SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, MapReader, MapWriter, Parker,
+    RealHost, SyncKind, Threads,
 };
 
 /// A call that can fail.
@@ -29,6 +29,7 @@ pub enum Op {
     Allocate,
     Sync,
     SyncDir,
+    OpenDir,
     Rename,
     Remove,
     Lock,
@@ -214,9 +215,19 @@ impl FileSystem for TestHost {
         self.real.remove_file(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        strike(&self.faults, Op::SyncDir, path)?;
-        self.real.sync_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        strike(&self.faults, Op::OpenDir, path)?;
+        let (directory, path) = (self.real.open_dir(path)?, path.to_path_buf());
+        let faults = Arc::clone(&self.faults);
+        Ok(Arc::new(TestDirectory {
+            directory,
+            path,
+            faults,
+        }))
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.real.absolute(path)
     }
 
     fn is_mapping_safe(&self, path: &Path) -> bool {
@@ -274,6 +285,20 @@ impl Parker for TestParker {
 
     fn waker(&self) -> Waker {
         self.parker.waker()
+    }
+}
+
+#[derive(Debug)]
+struct TestDirectory {
+    directory: Arc<dyn Directory>,
+    path: PathBuf,
+    faults: Arc<Mutex<Vec<Arc<Fault>>>>,
+}
+
+impl Directory for TestDirectory {
+    fn sync(&self) -> io::Result<()> {
+        strike(&self.faults, Op::SyncDir, &self.path)?;
+        self.directory.sync()
     }
 }
 
