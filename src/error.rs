@@ -7,7 +7,8 @@ use crate::offset::Offset;
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. One machine word; [`kind`](Error::kind) tells the case.
+/// Why a call failed. One machine word; [`kind`](Error::kind) tells the case. What the operating
+/// system said is in [`source`](std::error::Error::source), not in the message.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<ErrorKind>);
@@ -93,7 +94,7 @@ pub enum ErrorKind {
     },
     /// The log has damage and was opened with [`OnDamage::Refuse`](crate::OnDamage::Refuse).
     /// Nothing was changed.
-    #[error("{} is damaged: offsets {from} to {to} are not readable (and {more} more places)", path.display())]
+    #[error("{} is damaged: offsets {from} to {to} are not readable; further places: {more}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -241,6 +242,17 @@ impl Error {
         matches!(*self.0, ErrorKind::Locked { .. })
     }
 
+    /// Whether a file does not start as one of ours does.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(
+            *self.0,
+            ErrorKind::Corrupt {
+                source: DecodeError::Magic,
+                ..
+            }
+        )
+    }
+
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         if is_full(&source) {
@@ -278,10 +290,6 @@ impl Error {
                 path,
                 found,
                 supported: crate::format::FORMAT_VERSION.into(),
-            },
-            DecodeError::Magic => ErrorKind::NotALog {
-                path,
-                reason: "the file does not start as it should",
             },
             source => ErrorKind::Corrupt {
                 path,

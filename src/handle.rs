@@ -1,14 +1,21 @@
 //! What every handle to a log that is open for writing holds.
 
-use std::{ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use crate::log::Shared;
 
 /// The log as its handles hold it: the log itself, producers, consumers, receipts. When the last
 /// of them is dropped, the log is closed. (Its thread holds [`Shared`] alone.)
-#[derive(Debug)]
 pub(crate) struct LogHandle {
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.shared.site.dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LogHandle {

@@ -105,7 +105,7 @@ pub use options::{
     OnDamage, ReadMode, WriteMode,
 };
 pub use producer::{Producer, ProducerBuilder, Receipt};
-pub use record::{AsRecord, Header, Headers, HeadersIter, Record, RecordRef, Timestamp};
+pub use record::{AsRecord, Headers, HeadersIter, Record, RecordRef, Timestamp};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

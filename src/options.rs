@@ -16,7 +16,8 @@ use crate::{
 /// | `Durable` | (no such mode on one node) | the device has it | also a power cut and a kernel panic |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
-    /// The caller does not wait for anything.
+    /// The caller does not wait for anything, and nothing is promised. (A send appends before it
+    /// returns at every level: today this is the same as `Written`.)
     #[doc(alias = "acks=0")]
     None,
     /// In the page cache: the end of this process does not take it.
@@ -133,7 +134,8 @@ pub enum WriteMode {
     Auto,
     /// Store into a shared mapping of preallocated blocks: no system call for an append. Where
     /// blocks cannot be preallocated, opening fails. On a file system that may have to allocate a
-    /// block again to overwrite it (btrfs), a full disk kills the process with `SIGBUS`.
+    /// block again to overwrite it (btrfs), a full disk kills the process with `SIGBUS`; and so
+    /// does, anywhere, whoever cuts a file of the log while it is open.
     Mapped,
     /// One `pwrite(2)` for each frame.
     Buffered,
@@ -142,8 +144,8 @@ pub enum WriteMode {
 /// How records are read in the process that has the log open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReadMode {
-    /// Borrow from a mapping of the file where the log writes through one, too. A medium that
-    /// fails while it is read kills the process with `SIGBUS`.
+    /// Borrow from a mapping of the file. A medium that fails while it is read, or a file that
+    /// somebody else cuts, kills the process with `SIGBUS`.
     #[default]
     Mapped,
     /// Copy with `pread(2)` into memory of the consumer: a medium that fails is an error.
@@ -196,7 +198,8 @@ impl LogOptions {
     }
 
     /// *Stored.* Size at which the active segment is rolled, in bytes; 8 KiB to 2 GiB, by default
-    /// [64 MiB](DEFAULT_SEGMENT_BYTES). A frame (a record, or a batch) never spans segments.
+    /// [64 MiB](DEFAULT_SEGMENT_BYTES). A frame (a record, or a batch) never spans segments, and a
+    /// segment takes one of up to its size less 1,088 bytes.
     #[doc(alias = "segment.bytes")]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.stored.segment_bytes = Some(bytes);

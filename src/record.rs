@@ -52,9 +52,9 @@ pub struct Record {
     timestamp: Option<Timestamp>,
 }
 
-/// A header of a [`Record`]: a name and a value.
+/// A header of a [`Record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     name: String,
     value: Vec<u8>,
 }
@@ -134,7 +134,7 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// A record with this value, to be sent.
+    /// A record with this value, to be sent. (To send headers, take a [`Record`].)
     pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Self {
         Self {
             offset: None,

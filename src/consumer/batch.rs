@@ -1,5 +1,7 @@
 //! What a poll returns.
 
+use std::fmt;
+
 use crate::{
     format::{
         body::Records,
@@ -11,7 +13,6 @@ use crate::{
 };
 
 /// Records of one poll, borrowed from the reader, in order; and the gaps before or between them.
-#[derive(Debug)]
 pub struct Batch<'a> {
     cursor: &'a Cursor,
     /// The first offset to deliver: the first frame may begin below it.
@@ -52,6 +53,15 @@ impl<'a> Batch<'a> {
     /// again, after a restart, until a commit has passed them.
     pub fn gaps(&self) -> &'a [Gap] {
         self.cursor.gaps()
+    }
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("gaps", &self.gaps())
+            .field("records", &self.iter().collect::<Vec<_>>())
+            .finish()
     }
 }
 

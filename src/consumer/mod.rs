@@ -100,7 +100,7 @@ impl ConsumerBuilder {
     }
 
     /// Hides records that a power cut could still take back; by default they are seen once they
-    /// are written.
+    /// are written. With [`Fsync::Off`](crate::Fsync::Off) that is all of them.
     pub fn durable_only(mut self, durable_only: bool) -> Self {
         self.reader = self.reader.durable_only(durable_only);
         self

@@ -104,10 +104,14 @@ impl GroupFile {
         file_name::check_name(name)?;
         let groups = dir.join(file_name::GROUPS);
         let path = groups.join(file_name::group(name));
-        check_case(host, &groups, name)?;
-        let file = host
-            .open(&path, Access::Create)
-            .map_err(|error| Error::io("open", &path, error))?;
+        let opened = match host.open(&path, Access::Write) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                check_case(host, &groups, name)?;
+                host.open(&path, Access::Create)
+            }
+            opened => opened,
+        };
+        let file = opened.map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(true) => {}
             Ok(false) => {

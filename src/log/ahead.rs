@@ -41,6 +41,8 @@ pub(crate) struct AheadPace {
     bytes_rate: u64,
     records_rate: u64,
     retry_at: Duration,
+    /// This is the first step after a rest, so the rate is not known.
+    just_woken: bool,
     /// The base offset of the active segment, and since when it has had records.
     segment_since: Option<(Offset, Duration)>,
 }
@@ -180,6 +182,7 @@ impl AheadPace {
     /// Takes in what was appended since the last step.
     fn follow(&mut self, now: Duration, seen: &Seen) {
         let elapsed = millis(now.saturating_sub(self.at)).max(1);
+        self.just_woken = elapsed >= millis(ACTIVE);
         let bytes = seen.appended_bytes.saturating_sub(self.appended_bytes);
         self.bytes_rate = bytes / elapsed;
         self.records_rate = if bytes > 0 {
@@ -203,6 +206,9 @@ impl AheadPace {
     /// A quarter of the time in which the room that is ready will be used up. Short enough to see
     /// in time that there is something to flush.
     fn sleep(&self, room: usize, flush_interval: Option<Duration>) -> Duration {
+        if self.just_woken {
+            return SHORTEST_SLEEP;
+        }
         let until_used = (room as u64 / 4)
             .checked_div(self.bytes_rate)
             .unwrap_or(u64::MAX);

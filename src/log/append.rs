@@ -191,9 +191,9 @@ impl Shared {
         mut appender: MutexGuard<'a, Appender>,
         obstacle: &Obstacle,
     ) -> Result<MutexGuard<'a, Appender>> {
-        appender.late_preparations += 1;
         match *obstacle {
             Obstacle::Room(end) => {
+                appender.late_preparations += 1;
                 appender
                     .writer
                     .room()
@@ -206,6 +206,7 @@ impl Shared {
                 Ok(appender)
             }
             Obstacle::Offsets(end) => {
+                appender.late_preparations += 1;
                 // Waits for the device, so not under the append lock.
                 drop(appender);
                 self.reserve(end, RESERVED_AHEAD)?;
@@ -222,9 +223,11 @@ impl Shared {
     pub(crate) fn roll(&self, appender: &mut Appender) -> Result<()> {
         let base = appender.next;
         let prepared = self.prepared.lock().take();
-        let mut next = match prepared {
-            Some(prepared) => prepared,
-            None => PreparedSegment::create(&self.site)?,
+        let mut next = if let Some(prepared) = prepared {
+            prepared
+        } else {
+            appender.late_preparations += 1;
+            PreparedSegment::create(&self.site)?
         };
         let path = segment_path(&self.site.dir, base);
         if let Err(error) = next.begin(base, base, &self.site) {

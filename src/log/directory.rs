@@ -187,7 +187,13 @@ pub(crate) fn read_meta(host: &dyn Host, dir: &Path) -> Result<(Meta, SlotConten
     let file = host
         .open(&path, Access::Read)
         .map_err(|error| Error::io("open", &path, error))?;
-    let content = slot_file::read(&*file, &path, meta::KIND)?;
+    let content = match slot_file::read(&*file, &path, meta::KIND) {
+        Err(error) if error.is_foreign() => {
+            let reason = "it does not start as a log's meta does";
+            return Err(ErrorKind::NotALog { path, reason }.into());
+        }
+        read => read?,
+    };
     let meta = Meta::decode(&content.payload).map_err(|e| Error::decode(&path, 0, e))?;
     Ok((meta, content, path))
 }

@@ -27,8 +27,9 @@ pub enum GapReason {
     DropOldest,
     /// They were durable, and no longer verify. The damaged bytes are still in the log.
     Damage,
-    /// A power cut took what was not durable. Offsets went on behind the reservation, so that
-    /// none is used twice: at most this many records were lost, maybe none.
+    /// A power cut, or a failed sync, may have taken what was not durable. Offsets went on behind
+    /// the reservation, so that none is used twice: at most this many records were lost, maybe
+    /// none.
     LostTail,
 }
 

@@ -98,7 +98,9 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// The record is handed back. [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
+    /// The record is handed back, so the error of a *borrowed* record lives no longer than that;
+    /// `?` turns it into a [`duralog::Error`](crate::Error), which lives on its own.
+    /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
     /// [`ErrorKind::Io`], [`ErrorKind::Closed`]: nothing was appended.
     /// [`ErrorKind::SyncFailed`]: the log takes no more records; if this very send was to sync
     /// ([`FlushPolicy::every_messages`](crate::FlushPolicy::every_messages)), its record may be

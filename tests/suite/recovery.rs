@@ -581,3 +581,28 @@ fn a_log_of_more_segments_than_files_may_be_open_is_opened_and_read() {
     // Other tests open files at the same time; what counts is that it is not one a segment.
     assert!(held() < before + 150, "{} files are open", held());
 }
+
+#[test]
+fn a_group_file_that_is_damaged_in_both_slots_is_corrupt_and_stops_nobody_else() {
+    let scenario = Scenario::new(WriteMode::Auto);
+    let log = scenario.open();
+    write(&log, ["a"]);
+    drop(log.consumer("billing").build().unwrap());
+    log.close().unwrap();
+    edit(&scenario.path().join("groups/billing.offset"), |bytes| {
+        for byte in bytes {
+            *byte ^= 0xff;
+        }
+    });
+    let log = scenario.open();
+    let error = log.consumer("billing").build().unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Corrupt { .. }),
+        "{error:?}"
+    );
+    assert!(error.is_corruption());
+    let mut audit = log.consumer("audit").build().unwrap();
+    let batch = audit.poll(std::time::Duration::ZERO).unwrap();
+    assert!(format!("{batch:?}").contains("records"));
+    assert_eq!(batch.len(), 1);
+}

@@ -28,7 +28,8 @@ const FOLLOW_WAIT: Duration = Duration::from_secs(1);
 ///
 /// Reads what is there, and ends; with --follow it goes on. A `produce` may be writing meanwhile.
 /// Records are committed once they were written out and flushed: whatever ends this command, the
-/// next one prints the same records again rather than skip any.
+/// next one prints the same records again rather than skip any. Into a pipe, that is what the pipe
+/// has taken, not what its reader has done; --max bounds it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory of the log.
