@@ -209,35 +209,50 @@ impl Cursor {
 
     /// Finds the segment of the position; `false` if there is none yet.
     fn enter(&mut self, end: Offset) -> Result<bool> {
-        let Some(spot) = self.source.find(self.position)? else {
+        while self.position < end {
+            let Some(spot) = self.source.find(self.position)? else {
+                return Ok(false);
+            };
+            if self.position < spot.base {
+                // The segment that held it is missing, or it was skipped.
+                self.gap(spot.previous_end.min(end), GapReason::Damage);
+                self.gap(spot.base.min(end), GapReason::LostTail);
+            }
+            if let Some(view) = spot.view.clone() {
+                let expected = spot.base;
+                self.buffer.clear();
+                let at = FRAMES_START;
+                self.place = Some(Place {
+                    spot,
+                    view,
+                    at,
+                    expected,
+                });
+                return Ok(true);
+            }
+            if !self.pass_unreadable(spot.next, end)? {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on behind a segment of which nothing can be read; `false` if it is the last.
+    fn pass_unreadable(&mut self, next: Option<(Offset, Offset)>, end: Offset) -> Result<bool> {
+        let Some((base, previous_end)) = next else {
+            // Of a log that another process may write, only what was recorded as durable is known
+            // to be missing.
+            let until = if self.source.is_foreign() {
+                self.source.durable()?
+            } else {
+                end
+            };
+            self.gap(until.min(end), GapReason::Damage);
             return Ok(false);
         };
-        if self.position < spot.base {
-            // The segment that held it is missing, or it was skipped.
-            self.gap(spot.previous_end.min(end), GapReason::Damage);
-            self.gap(spot.base.min(end), GapReason::LostTail);
-        }
-        if let Some(view) = spot.view.clone() {
-            let expected = spot.base;
-            self.buffer.clear();
-            self.place = Some(Place {
-                spot,
-                view,
-                at: FRAMES_START,
-                expected,
-            });
-            return Ok(true);
-        }
-        // The whole segment can't be read.
-        let until = spot.next.map_or(end, |(_, previous_end)| previous_end);
-        self.gap(until.min(end), GapReason::Damage);
-        match spot.next {
-            Some((base, _)) if self.position < end => {
-                self.gap(base.min(end), GapReason::LostTail);
-                self.enter(end)
-            }
-            _ => Ok(false),
-        }
+        self.gap(previous_end.min(end), GapReason::Damage);
+        self.gap(base.min(end), GapReason::LostTail);
+        Ok(true)
     }
 
     /// Leaves a segment whose frames are all read, for the next one; `false` if there is none, or
