@@ -112,8 +112,16 @@ impl Checkpoint {
             lost_tail: reader.u64()?,
         };
         let mut damage = Vec::new();
+        let mut last = Offset::ZERO;
         for _ in 0..reader.u16()? {
-            damage.push((Offset::new(reader.u64()?), Offset::new(reader.u64()?)));
+            let (from, to) = (Offset::new(reader.u64()?), Offset::new(reader.u64()?));
+            if from < last || to <= from {
+                return Err(DecodeError::Field {
+                    field: "damaged range",
+                });
+            }
+            last = to;
+            damage.push((from, to));
         }
         Ok(Self {
             durable,
@@ -152,7 +160,9 @@ mod tests {
                 damage: 3,
                 lost_tail: 4,
             },
-            damage: vec![(Offset::new(5), Offset::new(7)); RANGES_MAX],
+            damage: (0..RANGES_MAX as u64)
+                .map(|n| (Offset::new(10 * n), Offset::new(10 * n + 3)))
+                .collect(),
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
     }

@@ -3,7 +3,9 @@
 //!
 //! Numbers are little-endian. Checksums are CRC-32/IEEE (as in zlib; *not* CRC-32C), started from
 //! a [seed](checksum::Seed) that says where the bytes belong, so that bytes which were copied or
-//! left over do not verify elsewhere. Bytes that were never written are zeros, and no structure
+//! left over do not verify elsewhere: as zlib's `crc32(seed, bytes)`. With `low` and `high` the
+//! halves of a 64-bit identity, and all arithmetic in 32 bits, the seed at a position is
+//! `low ^ rotate_left(high, 16) * 0x9e3779b1 ^ 0x64757261 ^ position * 0x9e3779b1`. Bytes that were never written are zeros, and no structure
 //! of zeros verifies.
 //!
 //! # A segment

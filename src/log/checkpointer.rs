@@ -71,7 +71,8 @@ impl Checkpointer {
         }
         let mut inner = self.inner.lock();
         let added = add_range(&mut inner.content.damage, from, to);
-        inner.content.losses.damage += added;
+        let total = &mut inner.content.losses.damage;
+        *total = total.saturating_add(added);
         inner.dirty |= added > 0;
     }
 }

@@ -59,6 +59,9 @@ pub(crate) struct Cursor {
     source: Arc<dyn Source>,
     /// The next offset to deliver.
     position: Offset,
+    /// Everything below was there before the last reading began: what is not found is missing, and
+    /// not still to come.
+    known: Offset,
     place: Option<Place>,
     buffer: Buffer,
     spans: Vec<Span>,
@@ -99,6 +102,7 @@ impl Cursor {
         Self {
             source,
             position,
+            known: Offset::ZERO,
             place: None,
             buffer: Buffer::default(),
             spans: Vec::new(),
@@ -156,6 +160,11 @@ impl Cursor {
     /// position is as before.
     pub(crate) fn advance(&mut self, limits: Limits) -> Result<Offset> {
         self.clear();
+        // Asked before any byte is read: the writer goes on meanwhile.
+        self.known = limits.end;
+        if self.source.is_foreign() {
+            self.known = self.source.durable()?.min(limits.end);
+        }
         self.skip_retained();
         let mut from = self.position;
         while self.position < limits.end {
@@ -173,9 +182,13 @@ impl Cursor {
             };
             match pause {
                 Pause::Segment if self.spans.is_empty() => {
-                    if !self.cross()? {
+                    if !self.cross() {
                         break;
                     }
+                }
+                Pause::Enough => {
+                    self.miss_known();
+                    break;
                 }
                 _ => break,
             }
@@ -195,6 +208,14 @@ impl Cursor {
         }
     }
 
+    /// Nothing more is there, in a log that another process may write: what was durable before
+    /// this reading began, and was not found, is lost.
+    fn miss_known(&mut self) {
+        if self.source.is_foreign() && self.spans.is_empty() {
+            self.gap(self.known, GapReason::Damage);
+        }
+    }
+
     /// Reports the offsets from here to `to`, and goes on there.
     fn gap(&mut self, to: Offset, reason: GapReason) {
         if self.position < to {
@@ -211,6 +232,7 @@ impl Cursor {
     fn enter(&mut self, end: Offset) -> Result<bool> {
         while self.position < end {
             let Some(spot) = self.source.find(self.position)? else {
+                self.miss_known();
                 return Ok(false);
             };
             if self.position < spot.base {
@@ -230,7 +252,7 @@ impl Cursor {
                 });
                 return Ok(true);
             }
-            if !self.pass_unreadable(spot.next, end)? {
+            if !self.pass_unreadable(spot.next, end) {
                 return Ok(false);
             }
         }
@@ -238,40 +260,34 @@ impl Cursor {
     }
 
     /// Goes on behind a segment of which nothing can be read; `false` if it is the last.
-    fn pass_unreadable(&mut self, next: Option<(Offset, Offset)>, end: Offset) -> Result<bool> {
+    fn pass_unreadable(&mut self, next: Option<(Offset, Offset)>, end: Offset) -> bool {
         let Some((base, previous_end)) = next else {
-            // Of a log that another process may write, only what was recorded as durable is known
-            // to be missing.
-            let until = if self.source.is_foreign() {
-                self.source.durable()?
-            } else {
-                end
-            };
-            self.gap(until.min(end), GapReason::Damage);
-            return Ok(false);
+            self.gap(self.known, GapReason::Damage);
+            return false;
         };
         self.gap(previous_end.min(end), GapReason::Damage);
         self.gap(base.min(end), GapReason::LostTail);
-        Ok(true)
+        true
     }
 
     /// Leaves a segment whose frames are all read, for the next one; `false` if there is none, or
     /// if the missing frames may still come.
-    fn cross(&mut self) -> Result<bool> {
+    fn cross(&mut self) -> bool {
         let Some(place) = &self.place else {
-            return Ok(false);
+            return false;
         };
         let Some((base, previous_end)) = place.spot.next else {
-            return Ok(false);
+            self.miss_known();
+            return false;
         };
         let missing = self.position < previous_end;
-        if missing && self.source.is_foreign() && self.source.durable()? < previous_end {
-            return Ok(false);
+        if missing && self.source.is_foreign() && self.known < previous_end {
+            return false;
         }
         self.gap(previous_end, GapReason::Damage);
         self.gap(base, GapReason::LostTail);
         self.place = None;
-        Ok(true)
+        true
     }
 
     /// Reads frames of the segment until the limits are reached, or there are no more.
@@ -280,7 +296,7 @@ impl Cursor {
         loop {
             match self.read_frames(limits)? {
                 Pause::Unreadable if self.spans.is_empty() => {
-                    if let Some(pause) = self.read_damage(limits)? {
+                    if let Some(pause) = self.read_damage()? {
                         return Ok(pause);
                     }
                 }
@@ -362,7 +378,7 @@ impl Cursor {
 
     /// At bytes that are no frame: tells a gap from what is only not there yet. Returns `None` if
     /// reading can go on.
-    fn read_damage(&mut self, limits: Limits) -> Result<Option<Pause>> {
+    fn read_damage(&mut self) -> Result<Option<Pause>> {
         let foreign = self.source.is_foreign();
         let Some(place) = &mut self.place else {
             return Ok(Some(Pause::Segment));
@@ -384,7 +400,7 @@ impl Cursor {
         drop(bytes);
         match found {
             Found::Hole(hole) => {
-                if foreign && hole.from >= self.source.durable()?.max(evidence) {
+                if foreign && hole.from >= self.known.max(evidence) {
                     return Ok(Some(Pause::Enough));
                 }
                 place.at = hole.resume;
@@ -396,13 +412,8 @@ impl Cursor {
             Found::Footer(..) => Ok(Some(Pause::Segment)),
             Found::Stop(_) if place.spot.next.is_some() => Ok(Some(Pause::Segment)),
             Found::Stop(_) => {
-                let durable = if foreign {
-                    self.source.durable()?
-                } else {
-                    limits.end
-                };
-                // What should stand here was durable, and nothing behind it is intact.
-                self.gap(durable, GapReason::Damage);
+                // What should stand here is known, and nothing behind it is intact.
+                self.gap(self.known, GapReason::Damage);
                 Ok(Some(Pause::Enough))
             }
         }

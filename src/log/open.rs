@@ -388,7 +388,8 @@ impl Opening {
         checkpoint.clean = false;
         checkpoint.unproven = false;
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
-        checkpoint.losses.lost_tail += recovered.next.since(recovered.end);
+        let lost_tail = recovered.next.since(recovered.end);
+        checkpoint.losses.lost_tail = checkpoint.losses.lost_tail.saturating_add(lost_tail);
         let lost = report
             .damage
             .iter()

@@ -475,3 +475,62 @@ fn what_a_waiting_sender_made_durable_is_recorded_soon_though_nothing_else_happe
         }
     }
 }
+
+#[test]
+fn what_a_live_writer_makes_durable_during_a_poll_is_no_damage_to_a_reader_elsewhere() {
+    for spared in 0..4 {
+        let scenario = Scenario::new(MODES[0]);
+        let log = scenario.open();
+        let producer = log.producer().build().unwrap();
+        producer.send(Record::new("first")).unwrap().wait().unwrap();
+        let host = scenario.host.clone();
+        let look = duralog::testing::open_read_only(host.clone(), scenario.path()).unwrap();
+        let mut reader = look.reader().build().unwrap();
+        assert_eq!(reader.poll(Duration::ZERO).unwrap().len(), 1);
+        let (path, clock) = (scenario.path(), host.clone());
+        let append = move || {
+            producer
+                .send(Record::new("second"))
+                .unwrap()
+                .wait()
+                .unwrap();
+            eventually("the checkpoint says so", || {
+                clock.advance(Duration::from_secs(1));
+                Log::open_read_only(&path)
+                    .unwrap()
+                    .durable_offset()
+                    .unwrap()
+                    == 2
+            });
+        };
+        host.before_open("checkpoint", spared, Box::new(append));
+        eventually("the append came in the middle of a poll", || {
+            let batch = reader.poll(Duration::ZERO).unwrap();
+            assert_eq!(batch.gaps(), []);
+            host.hook_ran()
+        });
+        read_from(&mut reader);
+        assert_eq!(reader.position(), 2);
+    }
+}
+
+#[test]
+fn a_reader_elsewhere_is_told_of_durable_records_that_are_gone_from_the_end() {
+    for cut_to in [None, Some(0), Some(1024)] {
+        let scenario = Scenario::new(MODES[0]);
+        let log = scenario.open();
+        write(&log, numbered(0..1000));
+        log.close().unwrap();
+        let last = scenario.last_segment();
+        let base: u64 = last.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        match cut_to {
+            None => std::fs::remove_file(&last).unwrap(),
+            Some(len) => crate::common::edit(&last, |bytes| bytes.truncate(len)),
+        }
+        let look = Log::open_read_only(scenario.path()).unwrap();
+        let (records, gaps) = read_from(&mut look.reader().build().unwrap());
+        assert_eq!(records.len() as u64, base);
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+        assert_eq!((gaps[0].from.get(), gaps[0].to.get()), (base, 1000));
+    }
+}

@@ -2,7 +2,7 @@
 //! and calls that fail when told to.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, Weak,
@@ -100,7 +100,9 @@ impl Fault {
     }
 }
 
-#[derive(Debug)]
+/// A part of a path, how many calls are spared, and what is to happen before the next.
+type Hook = (&'static str, usize, Box<dyn FnOnce() + Send>);
+
 pub struct TestHost {
     real: RealHost,
     /// Milliseconds that the monotonic clock, and the wall clock, are ahead.
@@ -108,6 +110,8 @@ pub struct TestHost {
     boot: AtomicU8,
     faults: Arc<Mutex<Vec<Arc<Fault>>>>,
     sleepers: Arc<Mutex<Vec<Waker>>>,
+    /// What is to happen before a file is opened.
+    before_open: Mutex<Option<Hook>>,
     /// The names of open files, which a rename changes.
     open_files: Mutex<Vec<Weak<Mutex<PathBuf>>>>,
 }
@@ -124,6 +128,7 @@ impl TestHost {
             boot: AtomicU8::new(boot),
             faults: Arc::default(),
             sleepers: Arc::default(),
+            before_open: Mutex::default(),
             open_files: Mutex::default(),
         })
     }
@@ -150,12 +155,49 @@ impl TestHost {
         self.faults.lock().unwrap().push(Arc::clone(fault));
     }
 
+    /// Runs `then` before the call behind the next `spared` ones that opens such a path.
+    pub fn before_open(&self, path: &'static str, spared: usize, then: Box<dyn FnOnce() + Send>) {
+        *self.before_open.lock().unwrap() = Some((path, spared, then));
+    }
+
+    /// Whether what was to happen before a file is opened did.
+    pub fn hook_ran(&self) -> bool {
+        self.before_open.lock().unwrap().is_none()
+    }
+
+    fn run_hook(&self, path: &Path) {
+        let mut hook = self.before_open.lock().unwrap();
+        let Some((wanted, spared, _)) = &mut *hook else {
+            return;
+        };
+        if !path.to_string_lossy().contains(*wanted) {
+            return;
+        }
+        if *spared > 0 {
+            *spared -= 1;
+            return;
+        }
+        let due = hook.take();
+        drop(hook);
+        if let Some((_, _, then)) = due {
+            then();
+        }
+    }
+
     pub fn lift_faults(&self) {
         self.faults.lock().unwrap().clear();
     }
 
     fn ahead(&self) -> Duration {
         Duration::from_millis(self.ahead.load(Ordering::SeqCst))
+    }
+}
+
+impl fmt::Debug for TestHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestHost")
+            .field("boot", &self.boot)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,6 +223,7 @@ impl FileSystem for TestHost {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.run_hook(path);
         strike(&self.faults, Op::Open, path)?;
         let file = self.real.open(path, access)?;
         let path = Arc::new(Mutex::new(path.to_path_buf()));
