@@ -1,9 +1,9 @@
 //! Makes structures whose checksums hold, whatever they say: so that a fuzzer gets behind the
 //! checksums. Written from the text of the format.
 
+use crate::specimen;
 use arbitrary::Arbitrary;
 use crc32fast::Hasher;
-use crate::specimen;
 use duralog::testing;
 
 pub const META: [u8; 8] = *b"dlogMET\n";
@@ -120,7 +120,11 @@ impl Segment {
             base,
             self.previous_end.get(),
             self.created,
-            if self.foreign { self.created } else { specimen::log_id() },
+            if self.foreign {
+                self.created
+            } else {
+                specimen::log_id()
+            },
         );
         for piece in &self.pieces {
             if file.len() > SEGMENT_MAX {
