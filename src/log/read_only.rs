@@ -124,8 +124,9 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(crate) fn find_end(&self) -> Result<Offset> {
-        let segments = self.list_segments()?;
+        // In this order: what was recorded as durable is in segments that are listed after that.
         let recorded = self.checkpoint()?.durable;
+        let segments = self.list_segments()?;
         let mut state = self.state.lock();
         state.segments = segments;
         if recorded.offset > state.end.offset {
