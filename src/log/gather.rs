@@ -7,7 +7,7 @@ use super::{
     directory::Listing,
     plan::{Content, Facts},
     recover::{self, OpenedSegment, SegmentFile},
-    report::{Damage, RecoveryReport},
+    report::RecoveryReport,
     segments::segment_path,
 };
 use crate::{
@@ -81,22 +81,10 @@ impl<'a> Gathering<'a> {
             self.site.log_id,
             Access::Read,
         )?;
+        report.damage.extend(opened.header_damage(&path, base));
         let OpenedSegment {
-            file,
-            len,
-            header,
-            damaged_copy,
+            file, len, header, ..
         } = opened;
-        if let (Some(position), true) = (damaged_copy, header.is_some()) {
-            let (path, reason) = (path.clone(), "a copy of the header is damaged".to_owned());
-            report.damage.push(Damage {
-                path,
-                position,
-                from: base,
-                to: base,
-                reason,
-            });
-        }
         let content = match header {
             None => Content::Unreadable,
             Some(header) => self.content(&*file, &path, len, &header, next, report)?,

@@ -144,27 +144,12 @@ impl ReadOnly {
         let path = segment_path(&self.dir, base);
         let host = &**self.host();
         let opened = recover::open_segment(host, &path, base, self.meta.id, Access::Read)?;
+        report.damage.extend(opened.header_damage(&path, base));
         let OpenedSegment {
-            file,
-            len,
-            header,
-            damaged_copy,
+            file, len, header, ..
         } = opened;
         report.segments += 1;
         report.bytes += len as u64;
-        let mut note = |position: u64, reason: &str| {
-            let (path, reason) = (path.clone(), reason.to_owned());
-            report.damage.push(Damage {
-                path,
-                position,
-                from: base,
-                to: base,
-                reason,
-            });
-        };
-        if let (Some(position), true) = (damaged_copy, header.is_some()) {
-            note(position, "a copy of the header is damaged");
-        }
         let Some(header) = header else {
             return Ok((
                 Facts {
