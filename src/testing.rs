@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+pub use crate::fs::sim;
 pub use crate::fs::{
     Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Host, Joiner, MapReader,
     MapWriter, Parker, RealHost, SyncKind, Threads,
@@ -32,6 +33,11 @@ pub fn open(host: Arc<dyn Host>, options: &LogOptions, path: impl AsRef<Path>) -
 /// Those of [`Log::open_read_only`].
 pub fn open_read_only(host: Arc<dyn Host>, path: impl AsRef<Path>) -> Result<ReadOnlyLog> {
     ReadOnlyLog::open(host, path.as_ref())
+}
+
+/// The rows of the recovery table (in `src/log/plan.rs`) that opening the log met, as letters.
+pub fn recovery_rows(log: &Log) -> String {
+    log.recovery().rows.names()
 }
 
 /// Decodes bytes as a frame of the segment with this id, at this position, and reads all its

@@ -74,16 +74,40 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// Is told what a writer does to a mapping. A simulated machine learns so what the memory holds.
+#[cfg(feature = "testing")]
+pub(super) trait MapWatch: fmt::Debug + Send + Sync {
+    /// The writer is about to write this range.
+    fn before_copy(&self, position: usize, len: usize);
+    /// It has written these bytes, and not published them yet.
+    fn after_copy(&self, position: usize, bytes: &[u8]);
+    /// They are published.
+    fn after_publish(&self);
+}
+
 /// Appends to a mapping. There is one for each mapping.
 #[derive(Debug)]
 pub struct MapWriter {
     shared: Arc<Shared>,
+    #[cfg(feature = "testing")]
+    watch: Option<Arc<dyn MapWatch>>,
 }
 
 impl MapWriter {
     pub(super) fn new(memory: MmapRaw, published: usize) -> Self {
         Self {
             shared: Arc::new(Shared::new(memory, published, published)),
+            #[cfg(feature = "testing")]
+            watch: None,
+        }
+    }
+
+    /// The same, and `watch` is told of each write.
+    #[cfg(feature = "testing")]
+    pub(super) fn watched(memory: MmapRaw, published: usize, watch: Arc<dyn MapWatch>) -> Self {
+        Self {
+            watch: Some(watch),
+            ..Self::new(memory, published)
         }
     }
 
@@ -98,6 +122,10 @@ impl MapWriter {
         if len > prepared.saturating_sub(published) {
             return None;
         }
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.before_copy(published, len);
+        }
         let start = self.shared.at(published);
         // SAFETY: the range is within `prepared` (checked above), so mapped and backed by blocks.
         // By invariant 3 only this writer touches it, and `&mut self` makes this the one slice.
@@ -111,13 +139,26 @@ impl MapWriter {
     /// If the tail is shorter.
     #[inline]
     pub fn publish(&mut self, len: usize) {
-        let end = self.shared.published.load(Ordering::Relaxed) + len;
+        let published = self.shared.published.load(Ordering::Relaxed);
+        let end = published + len;
         assert!(
             end <= self.shared.prepared.load(Ordering::Relaxed),
             "invariant 1"
         );
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            let start = self.shared.at(published);
+            // SAFETY: the range is within `prepared` (asserted above). By invariant 3 only this
+            // writer writes it, and it does not while `self` is borrowed here.
+            let copied = unsafe { slice::from_raw_parts(start.as_ptr(), len) };
+            watch.after_copy(published, copied);
+        }
         // Release: whoever sees the new end sees the bytes below it.
         self.shared.published.store(end, Ordering::Release);
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.after_publish();
+        }
     }
 
     /// Reads what is published, now and later.
@@ -216,6 +257,8 @@ mod tests {
         let memory = MmapRaw::from(MmapOptions::new().len(len).map_anon().unwrap());
         MapWriter {
             shared: Arc::new(Shared::new(memory, published, len)),
+            #[cfg(feature = "testing")]
+            watch: None,
         }
     }
 

@@ -24,11 +24,15 @@ use std::{
     time::Duration,
 };
 
+mod locks;
 mod mapping;
 mod parking;
 mod real;
+#[cfg(feature = "testing")]
+pub mod sim;
 mod sys;
 
+pub(crate) use locks::{Mutex, MutexGuard, RwLock};
 pub use mapping::{MapReader, MapWriter, Preparer};
 pub use real::RealHost;
 

@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::MutexGuard;
-
 use super::{
     Shared, Site,
     checkpointer::RESERVED_AHEAD,
@@ -28,7 +26,7 @@ use crate::{
         frame::{self, Stamp},
         segment::{FOOTER_LEN, Footer, SegmentHeader},
     },
-    fs::{Access, File},
+    fs::{Access, File, MutexGuard},
     offset::Offset,
     options::{ReadMode, WriteMode},
     segment::{self, FRAMES_START, SegmentWriter, Slack},

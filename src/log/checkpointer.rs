@@ -2,12 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use super::{Shared, report::GapReason};
 use crate::{
     error::Result,
     format::checkpoint::{Checkpoint, Mark, RANGES_MAX},
+    fs::Mutex,
     offset::Offset,
     slot_file::SlotFile,
 };

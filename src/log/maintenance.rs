@@ -20,10 +20,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use super::{Shared, ahead::AheadPace, segments::Segment, settle::SettlePace};
-use crate::fs::Joiner;
+use crate::fs::{Joiner, Mutex};
 
 /// Time until something that failed is tried again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -18,8 +18,6 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 mod ahead;
 mod append;
 mod checkpointer;
@@ -48,7 +46,7 @@ pub use verify::{SegmentInfo, VerifyReport};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    fs::{Directory, File, Host},
+    fs::{Directory, File, Host, Mutex},
     offset::Offset,
     options::{Config, ReadMode},
 };

@@ -8,8 +8,6 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 use super::{
     Shared, Site,
     append::{Appender, Counters, PreparedSegment, open_writer},
@@ -31,7 +29,7 @@ use crate::{
         meta::{self, Meta},
         segment::Footer,
     },
-    fs::{Access, File, Host, SyncKind},
+    fs::{Access, File, Host, Mutex, SyncKind},
     group,
     offset::Offset,
     options::{Config, LogOptions, OnDamage, ReadMode, WriteMode},
@@ -175,6 +173,7 @@ impl Opening {
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         let clean = clean && plan.dropped_from == facts.len();
         report.clean = clean;
+        report.rows = plan.rows;
         report.same_boot = self.is_same_boot(&checkpoint);
         self.report_damage(&found, &plan, report);
         if on_damage == OnDamage::Refuse {

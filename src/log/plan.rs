@@ -63,6 +63,36 @@ pub(crate) struct Plan {
     pub(crate) at_worst_one_frame: bool,
     /// The last segment kept can be appended to.
     pub(crate) can_append: bool,
+    pub(crate) rows: Rows,
+}
+
+/// A row of the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Row {
+    A,
+    B,
+    C,
+    D,
+    E,
+    F,
+    G,
+    H,
+}
+
+/// The rows that a recovery met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows(u8);
+
+impl Rows {
+    fn meet(&mut self, row: Row) {
+        self.0 |= 1 << row as u8;
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn names(self) -> String {
+        let met = |place: &u8| self.0 & (1 << (place - b'A')) != 0;
+        (b'A'..=b'H').filter(met).map(char::from).collect()
+    }
 }
 
 /// A segment that stays.
@@ -101,6 +131,7 @@ pub(crate) fn plan(log_start: Offset, recorded: Offset, facts: &[Facts]) -> Plan
         durable,
         at_worst_one_frame: true,
         can_append: false,
+        rows: Rows::default(),
     };
     for (index, segment) in facts.iter().enumerate() {
         let next = facts.get(index + 1);
@@ -109,7 +140,7 @@ pub(crate) fn plan(log_start: Offset, recorded: Offset, facts: &[Facts]) -> Plan
         }
     }
     if plan.end < durable {
-        // Row H.
+        plan.rows.meet(Row::H);
         let segment = plan.kept.len().saturating_sub(1);
         let position = plan.kept.last().map_or(0, |kept| kept.frames_end);
         plan.damaged(segment, position, durable, DecodeError::Missing);
@@ -164,8 +195,12 @@ impl Plan {
         }
         let unproven = self.end >= self.durable;
         if unproven && (self.end < from || segment.header.is_none()) {
+            self.rows.meet(Row::E);
             self.drop_from(index);
             return false;
+        }
+        if self.end < from {
+            self.rows.meet(Row::G);
         }
         let position = self.kept.last().map_or(0, |kept| kept.frames_end);
         self.damaged(
@@ -183,15 +218,18 @@ impl Plan {
         self.end = self.end.max(segment.base);
         match &segment.content {
             Content::Sealed { footer, frames_end } => {
+                self.rows.meet(Row::A);
                 self.keep(*frames_end, true);
                 self.end = self.end.max(footer.end);
             }
             Content::Closed { end, frames_end } => {
+                self.rows.meet(Row::A);
                 self.keep(*frames_end, false);
                 self.end = self.end.max(*end);
                 self.can_append = true;
             }
             Content::Unreadable => {
+                self.rows.meet(Row::G);
                 self.keep(0, false);
                 let until = next.map_or(self.durable, |next| {
                     next.header.map_or(next.base, |header| header.previous_end)
@@ -204,20 +242,28 @@ impl Plan {
     }
 
     fn take_in_survey(&mut self, index: usize, survey: &Survey, is_last: bool) -> bool {
+        if survey.frames > 0 {
+            self.rows.meet(Row::A);
+        }
         for hole in &survey.holes {
             if hole.from >= self.durable {
-                // Row D.
+                self.rows.meet(Row::D);
                 self.end = self.end.max(hole.from);
                 self.keep(hole.position, false);
                 self.can_append = true;
                 self.drop_from(index + 1);
                 return false;
             }
+            self.rows.meet(Row::F);
             self.end = self.end.max(hole.from);
             self.damaged(index, hole.position, hole.to, hole.why);
         }
         self.end = self.end.max(survey.stop.offset);
         let sealed = survey.footer.is_some();
+        if is_last && !sealed && self.end >= self.durable {
+            let torn = survey.stop.why.is_some();
+            self.rows.meet(if torn { Row::C } else { Row::B });
+        }
         self.keep(survey.stop.position, sealed);
         self.can_append = is_last && !sealed;
         if let (Some(why), true) = (survey.stop.why, self.end < self.durable && is_last) {

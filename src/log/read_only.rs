@@ -11,8 +11,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use super::{
     directory, recover,
     report::Gap,
@@ -26,7 +24,7 @@ use crate::{
         meta::Meta,
         segment::SegmentHeader,
     },
-    fs::{Access, File, Host},
+    fs::{Access, File, Host, Mutex},
     offset::Offset,
     options::Config,
     segment::{End, FRAMES_START, FileBytes, Found, Scanner, View},

@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range, path::PathBuf, time::Duration};
 
+use super::plan::Rows;
 use crate::offset::Offset;
 
 /// Records that are not there, met by a reader or a consumer: `from` (included) to `to`
@@ -108,6 +109,8 @@ pub struct RecoveryReport {
     pub groups_ahead: Vec<(String, Offset)>,
     /// How long opening took.
     pub elapsed: Duration,
+    /// Which rows of the recovery table were met.
+    pub(crate) rows: Rows,
 }
 
 /// Numbers of a log, as of the call.

@@ -6,8 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::{
     error::{Error, Result},
     format::{
@@ -16,7 +14,7 @@ use crate::{
         segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
-    fs::{self, Access, File, Host, SyncKind},
+    fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
     offset::Offset,
     segment::{End, View},
     slot_file::sync_failed,

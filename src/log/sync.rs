@@ -18,13 +18,11 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use super::Shared;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::checkpoint::Mark,
-    fs::{File, SyncKind},
+    fs::{File, Mutex, SyncKind},
     offset::Offset,
     options::Fsync,
 };

@@ -8,9 +8,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
-use crate::fs::{File, Preparer};
+use crate::fs::{File, Mutex, Preparer};
 
 /// Blocks are allocated in multiples of this.
 const GRAIN: usize = 64 << 10;

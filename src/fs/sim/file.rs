@@ -1,0 +1,302 @@
+//! An open file of a simulated machine, and its mapped memory.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+
+use super::{
+    Call, Effect,
+    content::{Content, SECTOR},
+    fault::Struck,
+    machine::{Inner, State},
+    storage::{NodeId, Storage},
+};
+use crate::fs::{File, MapReader, MapWriter, SyncKind, mapping::MapWatch};
+
+#[derive(Debug)]
+pub(super) struct SimFile {
+    place: Arc<Place>,
+    handle: u64,
+    writable: bool,
+}
+
+/// Where the file is, for its handle and its mappings.
+#[derive(Debug)]
+struct Place {
+    machine: Arc<Inner>,
+    node: NodeId,
+    /// The path that it was opened by.
+    path: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.machine.state().storage.release(self.node);
+    }
+}
+
+impl Place {
+    fn call<R>(
+        &self,
+        call: Call,
+        effect: impl FnOnce(&mut State, Option<Struck>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let path = |storage: &Storage| {
+            let named = storage.name_of(self.node);
+            named.unwrap_or_else(|| self.path.clone())
+        };
+        self.machine.call(call, path, effect)
+    }
+
+    fn look<R>(&self, state: &State, look: impl FnOnce(&Content) -> R) -> io::Result<R> {
+        let content = state.storage.content(self.node);
+        Ok(look(content.ok_or(io::ErrorKind::NotFound)?))
+    }
+
+    fn put(&self, state: &mut State, bytes: &[u8], position: usize) {
+        if !bytes.is_empty() {
+            state.storage.change(self.node, |content, time| {
+                content.write(bytes, position, time);
+            });
+        }
+    }
+}
+
+impl SimFile {
+    pub(super) fn new(
+        machine: Arc<Inner>,
+        node: NodeId,
+        handle: u64,
+        path: PathBuf,
+        writable: bool,
+    ) -> Self {
+        let place = Arc::new(Place {
+            machine,
+            node,
+            path,
+        });
+        Self {
+            place,
+            handle,
+            writable,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `EBADF` if the file was opened to be read.
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EBADF))
+        }
+    }
+
+    /// Writes as much as there are blocks for.
+    fn write_some(&self, state: &mut State, bytes: &[u8], position: usize) -> io::Result<usize> {
+        let node = self.place.node;
+        let fits = state.storage.allocate(node, position, bytes.len());
+        if fits == 0 && !bytes.is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.place
+            .put(state, bytes.get(..fits).unwrap_or_default(), position);
+        Ok(fits)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.place.machine.state();
+        if state.locks.get(&self.place.node) == Some(&self.handle) {
+            state.locks.remove(&self.place.node);
+        }
+    }
+}
+
+/// Of a write of several sectors, the part that is there first: a kill may come between them.
+fn first_part(len: usize, position: usize) -> usize {
+    let first = position / SECTOR;
+    let sectors = (position + len).div_ceil(SECTOR) - first;
+    if sectors < 2 {
+        return len;
+    }
+    (first + sectors / 2) * SECTOR - position
+}
+
+fn too_far<T>(_: T) -> io::Error {
+    io::ErrorKind::FileTooLarge.into()
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let place = &self.place;
+        place.call(Call::Len, |state, _| {
+            place.look(state, |content| content.len() as u64)
+        })
+    }
+
+    fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
+        let position = usize::try_from(position).map_err(too_far)?;
+        let place = &self.place;
+        place.call(Call::Read, |state, _| {
+            place.look(state, |content| content.read(into, position))
+        })
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize> {
+        self.check_writable()?;
+        let position = usize::try_from(position).map_err(too_far)?;
+        let (first, rest) = bytes.split_at(first_part(bytes.len(), position));
+        let begin = |state: &mut State, struck: Option<Struck>| match struck {
+            Some(struck) if struck.is(Effect::Short) => {
+                struck.happened();
+                let part = bytes.get(..bytes.len() / 2).unwrap_or_default();
+                Ok((self.write_some(state, part, position)?, true))
+            }
+            _ => Ok((self.write_some(state, first, position)?, false)),
+        };
+        let (done, is_short) = self.place.call(Call::Write, begin)?;
+        if is_short || done < first.len() || rest.is_empty() {
+            return Ok(done);
+        }
+        self.place.call(Call::HalfWritten, |state, _| {
+            let more = self.write_some(state, rest, position + done);
+            Ok(done + more.unwrap_or(0))
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let len = usize::try_from(len).map_err(too_far)?;
+        self.place.call(Call::SetLen, |state, _| {
+            let set = |content: &mut Content, time| content.set_len(len, time);
+            state.storage.change(self.place.node, set);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let position = usize::try_from(position).map_err(too_far)?;
+        let len = usize::try_from(len).map_err(too_far)?;
+        self.place.call(Call::Allocate, |state, _| {
+            let node = self.place.node;
+            // What did fit stays with the file, as blocks that nothing is written to.
+            if state.storage.allocate(node, position, len) < len {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            state.storage.change(node, |content, time| {
+                if content.len() < position + len {
+                    content.set_len(position + len, time);
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn sync(&self, _: SyncKind) -> io::Result<()> {
+        let place = &self.place;
+        let begin = |state: &mut State, _| Ok(state.storage.now());
+        let time = place.call(Call::Sync, begin)?;
+        place.call(Call::Synced, |state, struck| {
+            let node = place.node;
+            match struck {
+                Some(struck) if struck.is(Effect::FailedSync) => {
+                    struck.happened();
+                    let mut random = state.random.fork();
+                    state.storage.fail_sync(node, time, &mut random);
+                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                }
+                Some(struck) if struck.is(Effect::Misdirect) => {
+                    let mut random = state.random.fork();
+                    let misdirect = |content: &mut Content, _| content.misdirect(time, &mut random);
+                    if state.storage.change(node, misdirect) == Some(true) {
+                        struck.happened();
+                    }
+                }
+                _ => {}
+            }
+            state.storage.change(node, |content, _| content.sync(time));
+            Ok(())
+        })
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let place = &self.place;
+        place.call(Call::Lock, |state, _| {
+            let holder = *state.locks.entry(place.node).or_insert(self.handle);
+            let named = state.storage.find(&place.path).ok() == Some(place.node);
+            Ok(holder == self.handle && named)
+        })
+    }
+
+    fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter> {
+        self.check_writable()?;
+        let memory = self.memory(capacity)?;
+        let watch = Arc::new(Mapping(Arc::clone(&self.place)));
+        Ok(MapWriter::watched(memory, published, watch))
+    }
+
+    fn map_reader(&self, len: usize) -> io::Result<MapReader> {
+        Ok(MapReader::new(self.memory(len)?, len))
+    }
+}
+
+impl SimFile {
+    /// Memory with what the file holds. The file learns what is written to it by being told.
+    fn memory(&self, len: usize) -> io::Result<MmapRaw> {
+        let mut memory: MmapMut = MmapOptions::new().len(len).map_anon()?;
+        let place = &self.place;
+        place.call(Call::Map, |state, _| {
+            place.look(state, |content| content.read(&mut memory, 0))
+        })?;
+        Ok(MmapRaw::from(memory))
+    }
+}
+
+/// A mapping to append to. It keeps the file as long as it lives.
+#[derive(Debug)]
+struct Mapping(Arc<Place>);
+
+impl Mapping {
+    fn tell(&self, call: Call, effect: impl FnOnce(&mut State)) {
+        let told = self.0.call(call, |state, _| {
+            effect(state);
+            Ok(())
+        });
+        debug_assert!(told.is_ok(), "a store into memory returns no error");
+    }
+}
+
+impl MapWatch for Mapping {
+    fn before_copy(&self, position: usize, len: usize) {
+        self.tell(Call::BeforeCopy, |state| {
+            let content = state.storage.content(self.0.node);
+            let is_safe = content.is_some_and(|content| {
+                content.missing_pages(position, len) == 0 && position + len <= content.len()
+            });
+            if !is_safe {
+                let path = self.0.path.display();
+                state.problem(format!(
+                    "SIGBUS: {len} bytes at {position} of {path} have no blocks, or are behind the end"
+                ));
+            }
+        });
+    }
+
+    fn after_copy(&self, position: usize, bytes: &[u8]) {
+        let split = self.0.machine.state().random.below(bytes.len() + 1);
+        let (first, rest) = bytes.split_at(split.min(bytes.len()));
+        self.0.put(&mut self.0.machine.state(), first, position);
+        self.tell(Call::HalfCopied, |state| {
+            self.0.put(state, rest, position + first.len());
+        });
+        self.tell(Call::Copied, |_| ());
+    }
+
+    fn after_publish(&self) {
+        self.tell(Call::Published, |_| ());
+    }
+}

@@ -1,0 +1,40 @@
+//! A simulated machine: files, mapped memory, threads, clocks and power, all of it deterministic.
+//!
+//! The library runs on it as on the real one. What is left to chance (which thread goes on, what a
+//! power cut leaves, which sectors a failed sync wrote) follows from a seed.
+//!
+//! What is simulated, and after what:
+//!
+//! * **Sectors.** A device writes 512 bytes as a whole or not at all. Since the last sync each
+//!   sector may have got there in any of its versions, or half copied, whatever others did.
+//! * **Lengths** get there in order; bytes that a cut took off do not come back behind it.
+//! * **Directories.** Each change since the last sync got there or not, in order or not. A file
+//!   that is renamed may be found under both names.
+//! * **A failed sync** leaves some sectors written and the others marked as written: they read as
+//!   new until the page cache forgets them, and the next sync returns success. (Measured on Linux
+//!   with ext4, XFS and btrfs; "Can Applications Recover from fsync Failures?", ATC 2020.)
+//! * **Mapped memory** is the same page cache: the versions before a copy, in the middle of it and
+//!   behind it are versions of its sectors. A store that has no block, or is behind the end of the
+//!   file, is noted as the `SIGBUS` that it would be.
+//! * **Hardware**: bits that flip, a sector that is written over another one, reads that fail.
+//! * **Threads** run one at a time and change places only at calls and locks. (So races between
+//!   atomics alone are not seen.)
+
+mod choices;
+mod content;
+mod fault;
+mod file;
+mod host;
+mod image;
+mod machine;
+mod random;
+mod schedule;
+mod storage;
+
+pub use choices::Choices;
+pub use content::{PAGE, SECTOR};
+pub use fault::{Call, Effect, Fault};
+pub use image::Disk;
+pub(crate) use machine::take_in_turn;
+pub use machine::{Machine, Moment};
+pub use random::Random;
