@@ -184,6 +184,18 @@ impl SlotFile {
         self.sync(sync)
     }
 
+    /// Writes the state that was read over itself, and syncs it if told how: what was read may be
+    /// in the page cache alone, and a sync of what nobody has written since a failed one returns
+    /// success without doing anything.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`, `SyncFailed`.
+    pub(crate) fn write_again(&mut self, sync: Option<SyncKind>) -> Result<()> {
+        self.put(self.current, self.generation, &self.payload)?;
+        self.sync(sync)
+    }
+
     /// Writes a new state into both slots, one after the other, so that one bit that flips later
     /// takes neither.
     ///

@@ -44,7 +44,8 @@ impl<T: FileSystem + Clock + Threads> Host for T {}
 /// Directories and what is in them. Paths are whole paths; symbolic links in place of the last
 /// component are refused with `ELOOP`.
 pub trait FileSystem: Debug + Send + Sync {
-    /// Makes a directory and its missing parents (mode 0700), each durably.
+    /// Makes a directory and its missing parents (mode 0700), each durably. One that is there may
+    /// be from an attempt that was interrupted before its name was durable: then it is now.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// What is in a directory.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;

@@ -48,10 +48,16 @@ impl Default for RealHost {
 
 impl FileSystem for RealHost {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if path.as_os_str().is_empty() || fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        let Some(parent) = path.parent() else {
             return Ok(());
+        };
+        if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+            return match self.open_dir(parent) {
+                // Whoever may not list the parent has not made this.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                opened => opened?.sync(),
+            };
         }
-        let parent = path.parent().unwrap_or(Path::new(""));
         self.create_dir_all(parent)?;
         match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

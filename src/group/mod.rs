@@ -86,8 +86,8 @@ pub(crate) struct GroupFile {
 }
 
 impl GroupFile {
-    /// Holds the group `name` of the log in `dir`; a new group starts at what `start` says, and
-    /// is durable when this returns.
+    /// Holds the group `name` of the log in `dir`; a new group starts at what `start` says. Where it
+    /// is, is durable when this returns.
     ///
     /// # Errors
     ///
@@ -130,17 +130,18 @@ impl GroupFile {
                 commit_time,
             };
             let file = SlotFile::fill(file, path, KIND, &state.encode(), sync)?;
-            if sync.is_some() {
-                slot_file::sync_dir(host, &groups)?;
-            }
+            sync_names(host, &groups, sync)?;
             return Ok(Self { file, state });
         }
-        let (file, content) = SlotFile::adopt(file, path.clone(), KIND)?;
+        let (mut file, content) = SlotFile::adopt(file, path.clone(), KIND)?;
         let decode = |error| Error::decode(&path, 0, error);
         let state = GroupState::decode(&content.payload).map_err(decode)?;
         if state.log_id != log_id {
             return Err(decode(DecodeError::Field { field: "log id" }));
         }
+        // Its making may have been interrupted before it was durable, as a whole or by name.
+        file.write_again(sync)?;
+        sync_names(host, &groups, sync)?;
         Ok(Self { file, state })
     }
 
@@ -177,6 +178,13 @@ impl GroupFile {
     /// As [`commit`](Self::commit).
     pub(crate) fn close(&mut self, sync: Option<SyncKind>) -> Result<()> {
         self.file.write_both(&self.state.encode(), sync)
+    }
+}
+
+fn sync_names(host: &dyn Host, groups: &Path, sync: Option<SyncKind>) -> Result<()> {
+    match sync {
+        Some(_) => slot_file::sync_dir(host, groups),
+        None => Ok(()),
     }
 }
 

@@ -189,15 +189,18 @@ impl Plan {
         let from = segment
             .header
             .map_or(segment.base, |header| header.previous_end);
-        if index == 0 && segment.base <= self.end {
+        let is_first = index == 0 && segment.base <= self.end;
+        if is_first {
             self.end = segment.base;
-            return true;
         }
         let unproven = self.end >= self.durable;
-        if unproven && (self.end < from || segment.header.is_none()) {
+        if unproven && (!is_first && self.end < from || segment.header.is_none()) {
             self.rows.meet(Row::E);
             self.drop_from(index);
             return false;
+        }
+        if is_first {
+            return true;
         }
         if self.end < from {
             self.rows.meet(Row::G);

@@ -27,9 +27,11 @@ impl FileSystem for Machine {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let found = self.inner.state().storage.find(path);
         if let Ok(node) = found {
-            return match self.inner.state().storage.kind(node) {
-                Kind::Directory => Ok(()),
-                Kind::File => Err(io::ErrorKind::AlreadyExists.into()),
+            let kind = self.inner.state().storage.kind(node);
+            return match (kind, path.parent()) {
+                (Kind::File, _) => Err(io::ErrorKind::AlreadyExists.into()),
+                (Kind::Directory, None) => Ok(()),
+                (Kind::Directory, Some(parent)) => self.open_dir(parent)?.sync(),
             };
         }
         let parent = path.parent().ok_or(io::ErrorKind::NotFound)?;

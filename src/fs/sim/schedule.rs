@@ -13,6 +13,9 @@ pub(super) type ParkerId = usize;
 /// So many times in a row a thread may find its lock held before it counts as a deadlock.
 const PATIENCE: usize = 100_000;
 
+/// So long a thread may be held up while it could go on.
+const SLOWEST: Duration = Duration::from_millis(200);
+
 #[derive(Debug)]
 pub(super) struct Schedule {
     random: Random,
@@ -146,9 +149,10 @@ impl Schedule {
         if !self.random.chance(self.switch) {
             return me;
         }
-        // Somebody who waits for a moment may be next too: then it was late until then.
+        // Somebody who waits for a moment may be next too: then all others were slow until then.
         if self.random.chance(32)
             && let Some((until, thread)) = self.next_timer()
+            && until <= self.now + SLOWEST
         {
             self.fire(until, thread);
             return thread;

@@ -1,0 +1,179 @@
+//! Opens what a crash left, and looks whether anything that was promised is missing.
+
+use std::{sync::Arc, time::Duration};
+
+use duralog::{
+    Acks, Log, LogOptions, Offset, Start,
+    testing::sim::{Choices, Disk, Machine},
+};
+
+use super::{
+    PATH,
+    oracle::{Crash, Found, Oracle},
+    world::{World, value},
+};
+
+/// What an opening left to be looked at in turn.
+#[derive(Debug)]
+pub struct Next {
+    pub what: &'static str,
+    pub disk: Disk,
+    pub crash: Crash,
+    pub oracle: Oracle,
+}
+
+/// What an examination showed.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Rows of the recovery table.
+    pub rows: String,
+    pub next: Vec<Next>,
+}
+
+/// Everything that the log serves, and what opening it said.
+pub fn look(log: &Log, oracle: &Oracle) -> Result<Found, String> {
+    let report = log.recovery();
+    let mut found = Found {
+        start: log.log_start_offset().get(),
+        end: log.log_end_offset().get(),
+        durable: log.durable_offset().get(),
+        damage: report
+            .damage
+            .iter()
+            .map(|damage| damage.from.get()..damage.to.get())
+            .collect(),
+        lost_tail: report
+            .lost_tail
+            .as_ref()
+            .map(|lost| lost.start.get()..lost.end.get()),
+        clean: report.clean,
+        ..Found::default()
+    };
+    let mut reader = log
+        .reader()
+        .start(Start::Earliest)
+        .build()
+        .map_err(|error| format!("no reader: {error}"))?;
+    loop {
+        let batch = reader
+            .poll(Duration::ZERO)
+            .map_err(|error| format!("a reader fails: {error}"))?;
+        if batch.is_empty() && batch.gaps().is_empty() {
+            break;
+        }
+        found.gaps.extend_from_slice(batch.gaps());
+        for record in &batch {
+            let value = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
+            let offset = record.offset().map_or(u64::MAX, Offset::get);
+            found.records.push((offset, value));
+        }
+    }
+    for group in oracle.group_names() {
+        let consumer = log
+            .consumer(group)
+            .start(Start::Latest)
+            .build()
+            .map_err(|error| format!("no consumer of {group}: {error}"))?;
+        let committed = consumer.committed().get();
+        found.groups.insert(group.to_owned(), committed);
+    }
+    Ok(found)
+}
+
+/// Opens the log on `disk`, compares it with what the oracle knows, and appends to it.
+pub fn examine(
+    disk: &Disk,
+    options: &LogOptions,
+    crash: Crash,
+    oracle: &Oracle,
+    seed: u64,
+) -> Result<Examined, String> {
+    let machine = Machine::boot(disk.clone(), seed);
+    machine.switch_never();
+    let world = World::on(machine, options.clone(), oracle.clone());
+    let examined = world.machine.run(|| run(&world, crash, oracle, seed));
+    match world.machine.problems().as_slice() {
+        [] => examined,
+        problems => Err(problems.join("; ")),
+    }
+}
+
+fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examined, String> {
+    if seed.is_multiple_of(8) {
+        look_only(world)?;
+    }
+    let log = world
+        .try_open()
+        .map_err(|error| format!("it does not open: {error}"))?;
+    let rows = duralog::testing::recovery_rows(&log);
+    let found = look(&log, oracle)?;
+    oracle
+        .judge(&found, crash)
+        .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
+    let served = oracle.after(&found);
+    let mut next = vec![Next {
+        what: "the power is cut once it is served",
+        disk: world.machine.power_cut(&mut Choices::nothing()),
+        crash: Crash::Power,
+        oracle: served.clone(),
+    }];
+    world.oracle(|oracle| *oracle = served);
+    append(world, &log, &found, oracle, crash)?;
+    next.push(Next {
+        what: "the power is cut after more was appended",
+        disk: world.machine.power_cut(&mut Choices::of(seed)),
+        crash: Crash::Power,
+        oracle: world.promised(),
+    });
+    if !world.close(log) {
+        return Err("it does not close".to_owned());
+    }
+    next.push(Next {
+        what: "the power is cut once it is closed",
+        disk: world.machine.power_cut(&mut Choices::nothing()),
+        crash: Crash::Power,
+        oracle: world.promised(),
+    });
+    Ok(Examined { rows, next })
+}
+
+/// A reader that changes nothing gives a verdict, and changes nothing.
+fn look_only(world: &World) -> Result<(), String> {
+    let before = world.machine.process_crash().fingerprint();
+    let machine = Arc::new(world.machine.clone());
+    if let Ok(log) = duralog::testing::open_read_only(machine, PATH) {
+        log.verify()
+            .map_err(|error| format!("it can't be verified: {error}"))?;
+    }
+    if world.machine.process_crash().fingerprint() != before {
+        return Err("reading it changed it".to_owned());
+    }
+    Ok(())
+}
+
+/// Appends as many records as were there, of the same size, so that a frame of the old tail would
+/// stand where one is expected.
+fn append(
+    world: &World,
+    log: &Log,
+    found: &Found,
+    oracle: &Oracle,
+    crash: Crash,
+) -> Result<(), String> {
+    let producer = log
+        .producer()
+        .acks(Acks::Written)
+        .build()
+        .map_err(|error| format!("no producer: {error}"))?;
+    let len = found.records.last().map_or(60, |(_, value)| value.len());
+    for number in 0..3 {
+        let writer = format!("after{}", found.end);
+        let offset = world
+            .send(&producer, Acks::Written, &[value(&writer, number, len)])
+            .ok_or("it takes no record")?;
+        if number == 0 {
+            oracle.judge_append(found, offset, crash)?;
+        }
+    }
+    Ok(())
+}

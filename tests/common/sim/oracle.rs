@@ -1,0 +1,369 @@
+//! What must be true after a crash, from what the library had promised before it.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use duralog::{Gap, GapReason};
+
+/// What happened to a send, as its caller knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The call has not returned.
+    UnderWay,
+    /// It is in the log, from this offset on.
+    Written(u64),
+    /// And the log said that it is durable.
+    Durable(u64),
+    /// The call failed and handed the records back.
+    Refused,
+}
+
+/// Records that were sent in one call.
+#[derive(Clone, Debug)]
+struct Sent {
+    values: Vec<String>,
+    fate: Fate,
+}
+
+impl Sent {
+    fn first(&self) -> Option<u64> {
+        match self.fate {
+            Fate::Written(first) | Fate::Durable(first) => Some(first),
+            Fate::UnderWay | Fate::Refused => None,
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.first().unwrap_or(0) + self.values.len() as u64
+    }
+}
+
+/// What a consumer group knows of its commits.
+#[derive(Clone, Debug, Default)]
+struct Group {
+    /// Where it began, and the offsets it committed or tried to.
+    commits: Vec<u64>,
+    /// The last of them that returned; `None` before the group was made.
+    returned: Option<usize>,
+}
+
+/// How the world ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Only the process did.
+    Process,
+    /// The power was cut, now or at some time before.
+    Power,
+}
+
+/// Everything that the users of a log were told.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    sends: Vec<Sent>,
+    /// The log called everything below durable.
+    durable: u64,
+    groups: BTreeMap<String, Group>,
+    /// No record may get an offset below: somebody has seen it.
+    floor: u64,
+    /// The log was closed, and said so, and nothing was sent since.
+    closed: bool,
+    /// A sync failed: what was only written may be gone though the machine went on.
+    doubt: bool,
+    version: u64,
+}
+
+/// What was found when the log was opened again.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub records: Vec<(u64, String)>,
+    pub gaps: Vec<Gap>,
+    pub start: u64,
+    pub end: u64,
+    pub durable: u64,
+    /// Offset ranges reported as damaged.
+    pub damage: Vec<Range<u64>>,
+    pub lost_tail: Option<Range<u64>>,
+    pub clean: bool,
+    pub groups: BTreeMap<String, u64>,
+}
+
+/// A promise that was broken.
+pub type Verdict = Result<(), String>;
+
+impl Oracle {
+    /// Another number after each change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn change(&mut self) -> &mut Self {
+        self.version += 1;
+        self
+    }
+
+    /// Something is about to be sent; returns its number.
+    pub fn begin(&mut self, values: Vec<String>) -> usize {
+        self.change().closed = false;
+        let fate = Fate::UnderWay;
+        self.sends.push(Sent { values, fate });
+        self.sends.len() - 1
+    }
+
+    pub fn written(&mut self, send: usize, first: u64) {
+        let sent = &mut self.change().sends[send];
+        sent.fate = Fate::Written(first);
+        self.floor = self.floor.max(self.sends[send].end());
+    }
+
+    pub fn durable(&mut self, send: usize) {
+        let sent = &mut self.change().sends[send];
+        if let Some(first) = sent.first() {
+            sent.fate = Fate::Durable(first);
+        }
+    }
+
+    pub fn refused(&mut self, send: usize) {
+        self.change().sends[send].fate = Fate::Refused;
+    }
+
+    /// The log said that everything below is durable.
+    pub fn durable_below(&mut self, offset: u64) {
+        if offset > self.durable {
+            self.change().durable = offset;
+        }
+    }
+
+    /// A sync failed.
+    pub fn doubts(&mut self) {
+        self.change().doubt = true;
+    }
+
+    pub fn closed(&mut self) {
+        self.change().closed = true;
+    }
+
+    /// The log is about to be opened again.
+    pub fn opened(&mut self) {
+        self.change().closed = false;
+    }
+
+    /// A group begins at `offset`, if it is new.
+    pub fn group_begins(&mut self, name: &str, offset: u64) {
+        let group = self.change().groups.entry(name.to_owned()).or_default();
+        group.commits.push(offset);
+    }
+
+    pub fn commit_begins(&mut self, name: &str, offset: u64) {
+        self.group_begins(name, offset);
+    }
+
+    /// The making of the group, or its last commit, returned.
+    pub fn commit_returned(&mut self, name: &str) {
+        let group = self.change().groups.entry(name.to_owned()).or_default();
+        group.returned = group.commits.len().checked_sub(1);
+    }
+
+    /// The next oracle: what was served counts from now on, and nothing else.
+    pub fn after(&self, found: &Found) -> Self {
+        let sends = found
+            .records
+            .iter()
+            .map(|(offset, value)| Sent {
+                values: vec![value.clone()],
+                fate: Fate::Durable(*offset),
+            })
+            .collect();
+        let groups = found
+            .groups
+            .iter()
+            .map(|(name, offset)| {
+                let (commits, returned) = (vec![*offset], Some(0));
+                (name.clone(), Group { commits, returned })
+            })
+            .collect();
+        Self {
+            sends,
+            durable: found.durable,
+            groups,
+            floor: self.floor.max(found.end),
+            closed: false,
+            doubt: false,
+            version: 0,
+        }
+    }
+
+    /// Whether a promise was broken by what was found after a crash of sound hardware.
+    pub fn judge(&self, found: &Found, crash: Crash) -> Verdict {
+        if let Some(range) = found.damage.iter().find(|range| !range.is_empty()) {
+            return Err(format!(
+                "offsets {range:?} are reported as damaged, and nothing was"
+            ));
+        }
+        self.judge_records(found)?;
+        self.judge_coverage(found, &[GapReason::LostTail])?;
+        self.judge_promises(found, crash)?;
+        self.judge_groups(found, crash)?;
+        if found.durable != found.end {
+            return Err(format!(
+                "served up to {} but durable only below {}",
+                found.end, found.durable
+            ));
+        }
+        let dense = crash == Crash::Process && !self.doubt || self.closed;
+        match &found.lost_tail {
+            Some(lost) if dense => Err(format!("a lost tail {lost:?}, and nothing was lost")),
+            _ if self.closed && !found.clean => Err("closed in order, and not clean".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, where something was damaged: what is missing has to be told, and what is there has
+    /// to be right.
+    pub fn judge_damaged(&self, found: &Found) -> Verdict {
+        self.judge_records(found)?;
+        self.judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])
+    }
+
+    /// What is there was sent, where it says, whole, and once.
+    fn judge_records(&self, found: &Found) -> Verdict {
+        let mut sent_at = BTreeMap::new();
+        for (number, send) in self.sends.iter().enumerate() {
+            for (index, value) in send.values.iter().enumerate() {
+                sent_at.insert(value.as_str(), (number, index as u64));
+            }
+        }
+        let mut firsts: BTreeMap<usize, (u64, usize)> = BTreeMap::new();
+        for (offset, value) in &found.records {
+            let Some(&(number, index)) = sent_at.get(value.as_str()) else {
+                return Err(format!(
+                    "{value:?} at {offset} is from before, or from nowhere"
+                ));
+            };
+            let send = &self.sends[number];
+            if send.fate == Fate::Refused {
+                return Err(format!(
+                    "{value:?} at {offset} was handed back to its sender"
+                ));
+            }
+            let first = offset.wrapping_sub(index);
+            if send.first().is_some_and(|known| known != first) {
+                return Err(format!(
+                    "{value:?} is at {offset}, and was at another offset"
+                ));
+            }
+            let seen = firsts.entry(number).or_insert((first, 0));
+            if seen.0 != first {
+                return Err(format!("{value:?} at {offset} is torn from its batch"));
+            }
+            seen.1 += 1;
+        }
+        for (number, (first, count)) in firsts {
+            let whole = self.sends[number].values.len();
+            if count != whole {
+                return Err(format!(
+                    "of the batch at {first}, {count} of {whole} records"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records and gaps together are all offsets from the start to the end, once each.
+    fn judge_coverage(&self, found: &Found, reasons: &[GapReason]) -> Verdict {
+        let mut covered: Vec<Range<u64>> = found
+            .records
+            .iter()
+            .map(|(offset, _)| *offset..offset + 1)
+            .collect();
+        for gap in &found.gaps {
+            if !reasons.contains(&gap.reason) {
+                return Err(format!("an unexpected {gap:?}"));
+            }
+            covered.push(gap.from.get()..gap.to.get());
+        }
+        covered.sort_by_key(|range| range.start);
+        let mut end = found.start;
+        for range in covered {
+            if range.start != end {
+                return Err(format!("nothing was said of {end} to {}", range.start));
+            }
+            end = range.end;
+        }
+        // A gap at the end is told together with the first record behind it.
+        let told = found
+            .lost_tail
+            .as_ref()
+            .is_some_and(|lost| lost.end == found.end)
+            || found.damage.iter().any(|lost| lost.end == found.end);
+        if end != found.end && !told {
+            return Err(format!(
+                "the log ends at {}, told is up to {end}",
+                found.end
+            ));
+        }
+        Ok(())
+    }
+
+    fn judge_promises(&self, found: &Found, crash: Crash) -> Verdict {
+        let there: BTreeMap<_, _> = found
+            .records
+            .iter()
+            .map(|(offset, value)| (*offset, value.as_str()))
+            .collect();
+        for send in &self.sends {
+            let survives = match send.fate {
+                Fate::Durable(_) => true,
+                Fate::Written(_) if send.end() <= self.durable || self.closed => true,
+                Fate::Written(_) => crash == Crash::Process && !self.doubt,
+                Fate::UnderWay | Fate::Refused => false,
+            };
+            let Some(first) = send.first().filter(|_| survives) else {
+                continue;
+            };
+            for (offset, value) in (first..).zip(&send.values) {
+                if there.get(&offset) != Some(&value.as_str()) {
+                    return Err(format!("{value:?} at {offset} is lost: {:?}", send.fate));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_groups(&self, found: &Found, crash: Crash) -> Verdict {
+        for (name, group) in &self.groups {
+            let Some(&committed) = found.groups.get(name) else {
+                continue;
+            };
+            let since = match (crash, group.returned) {
+                (Crash::Process, Some(returned)) => returned,
+                _ => 0,
+            };
+            let possible = &group.commits[since..];
+            if group.returned.is_some() && !possible.contains(&committed) {
+                return Err(format!(
+                    "group {name} is at {committed}, after commits {possible:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an offset that somebody has seen was given to another record.
+    pub fn judge_append(&self, found: &Found, appended: u64, crash: Crash) -> Verdict {
+        let floor = self.floor.max(found.end);
+        if appended < floor {
+            return Err(format!(
+                "offset {appended} again: {floor} is the first unseen"
+            ));
+        }
+        let dense = crash == Crash::Process && !self.doubt;
+        if dense && appended != found.end {
+            return Err(format!("offset {appended} behind the end {}", found.end));
+        }
+        Ok(())
+    }
+
+    /// The groups that are to be looked at.
+    pub fn group_names(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
+    }
+}

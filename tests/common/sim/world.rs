@@ -1,0 +1,203 @@
+//! A machine, a log's options, and a book of what the log promised there.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use duralog::{
+    Acks, Consumer, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES, Producer, Record, WriteMode,
+    testing::{
+        Clock, Joiner, Threads,
+        sim::{Call, Choices, Disk, Machine},
+    },
+};
+
+use super::{PATH, oracle::Oracle};
+
+/// A machine on which a workload runs.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub machine: Machine,
+    pub options: LogOptions,
+    oracle: Arc<Mutex<Oracle>>,
+}
+
+/// A moment at which the machine might have crashed, and what had been promised by then.
+#[derive(Clone, Debug)]
+pub struct Point {
+    pub number: u64,
+    pub call: Call,
+    pub path: String,
+    /// The disk and the page cache.
+    pub disk: Disk,
+    pub oracle: Oracle,
+}
+
+impl Point {
+    pub fn power_cut(&self, choices: &mut Choices) -> Disk {
+        self.disk.power_cut(choices)
+    }
+}
+
+/// Segments are small; nothing is flushed but what is asked for.
+pub fn options(mode: WriteMode) -> LogOptions {
+    Log::options()
+        .segment_bytes(MIN_SEGMENT_BYTES)
+        .flush(FlushPolicy::never())
+        .write_mode(mode)
+}
+
+impl World {
+    pub fn new(seed: u64, mode: WriteMode) -> Self {
+        Self::on(Machine::new(seed), options(mode), Oracle::default())
+    }
+
+    pub fn on(machine: Machine, options: LogOptions, oracle: Oracle) -> Self {
+        let oracle = Arc::new(Mutex::new(oracle));
+        Self {
+            machine,
+            options,
+            oracle,
+        }
+    }
+
+    /// Notes every moment at which something is different from the one before.
+    pub fn watch(&self) -> Arc<Mutex<Vec<Point>>> {
+        let points = Arc::new(Mutex::new(Vec::new()));
+        let (noted, oracle) = (Arc::clone(&points), Arc::clone(&self.oracle));
+        let mut last = None;
+        self.machine.observe(move |moment| {
+            let oracle = oracle.lock().unwrap();
+            let versions = Some((moment.version(), oracle.version()));
+            if versions != last {
+                last = versions;
+                noted.lock().unwrap().push(Point {
+                    number: moment.number,
+                    call: moment.call,
+                    path: moment.path.display().to_string(),
+                    disk: moment.process_crash(),
+                    oracle: oracle.clone(),
+                });
+            }
+        });
+        points
+    }
+
+    pub fn oracle<R>(&self, change: impl FnOnce(&mut Oracle) -> R) -> R {
+        change(&mut self.oracle.lock().unwrap())
+    }
+
+    /// What has been promised by now.
+    pub fn promised(&self) -> Oracle {
+        self.oracle(|oracle| oracle.clone())
+    }
+
+    pub fn try_open(&self) -> duralog::Result<Log> {
+        self.oracle(Oracle::opened);
+        duralog::testing::open(Arc::new(self.machine.clone()), &self.options, PATH)
+    }
+
+    pub fn open(&self) -> Log {
+        self.try_open().unwrap()
+    }
+
+    /// Sends records in one call and notes what came of it; the first one's offset if all went
+    /// well.
+    pub fn send(&self, producer: &Producer, acks: Acks, values: &[String]) -> Option<u64> {
+        let send = self.oracle(|oracle| oracle.begin(values.to_vec()));
+        let receipt = match values {
+            [value] => producer.send_with(Record::new(value.as_str()), acks).ok(),
+            several => {
+                let records: Vec<_> = several.iter().map(|v| Record::new(v.as_str())).collect();
+                producer.send_batch(&records).ok()
+            }
+        };
+        let Some(receipt) = receipt else {
+            self.oracle(|oracle| oracle.refused(send));
+            return None;
+        };
+        let first = receipt.offset().unwrap().get();
+        self.oracle(|oracle| oracle.written(send, first));
+        if acks == Acks::Durable {
+            match receipt.wait() {
+                Ok(_) => self.oracle(|oracle| oracle.durable(send)),
+                Err(_) => {
+                    self.oracle(Oracle::doubts);
+                    return None;
+                }
+            }
+        }
+        Some(first)
+    }
+
+    /// Notes how far the log says it is durable.
+    pub fn look(&self, log: &Log) {
+        let durable = log.durable_offset().get();
+        self.oracle(|oracle| oracle.durable_below(durable));
+    }
+
+    pub fn sync(&self, log: &Log) -> bool {
+        let synced = log.sync();
+        match &synced {
+            Ok(offset) => {
+                let offset = offset.get();
+                self.oracle(|oracle| oracle.durable_below(offset));
+            }
+            Err(_) => self.oracle(Oracle::doubts),
+        }
+        synced.is_ok()
+    }
+
+    pub fn close(&self, log: Log) -> bool {
+        let closed = log.close();
+        match &closed {
+            Ok(()) => self.oracle(Oracle::closed),
+            Err(_) => self.oracle(Oracle::doubts),
+        }
+        closed.is_ok()
+    }
+
+    /// A consumer of a group that starts at the log's beginning.
+    pub fn consumer(&self, log: &Log, group: &str) -> Consumer {
+        self.oracle(|oracle| oracle.group_begins(group, 0));
+        let consumer = log.consumer(group).build().unwrap();
+        self.oracle(|oracle| oracle.commit_returned(group));
+        consumer
+    }
+
+    /// Polls once and commits what came, if anything did; how many records that were.
+    pub fn poll_and_commit(&self, consumer: &mut Consumer, timeout: Duration) -> usize {
+        let count = consumer.poll(timeout).unwrap().len();
+        if count > 0 {
+            let (group, position) = (consumer.group().to_owned(), consumer.position().get());
+            self.oracle(|oracle| oracle.commit_begins(&group, position));
+            consumer.commit().unwrap();
+            self.oracle(|oracle| oracle.commit_returned(&group));
+        }
+        count
+    }
+
+    /// Time since the machine was switched on.
+    pub fn now(&self) -> Duration {
+        self.machine.monotonic()
+    }
+
+    /// Runs `body` in another thread of the machine, and the result waits for it.
+    pub fn spawn(&self, name: &str, body: impl FnOnce(&World) + Send + 'static) -> Box<dyn Joiner> {
+        let world = self.clone();
+        self.machine
+            .spawn(name, Box::new(move || body(&world)))
+            .unwrap()
+    }
+}
+
+/// A value that tells who wrote it and stands in a frame of the same size as all others of `len`.
+pub fn value(writer: &str, number: usize, len: usize) -> String {
+    let name = format!("{writer}-{number:04}-");
+    format!(
+        "{name}{:.<fill$}",
+        "",
+        fill = len.saturating_sub(name.len())
+    )
+}

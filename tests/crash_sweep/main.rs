@@ -1,0 +1,124 @@
+//! Crashes the library at every call it makes on a simulated machine, and at every call of the
+//! recovery that follows; and looks at many of the disks that a crash there may leave. On each of
+//! them the log is opened, and compared with what its users had been promised.
+//!
+//! ```sh
+//! cargo test --features testing --test crash_sweep                       # as in CI
+//! cargo test --features testing --test crash_sweep -- --seeds 1000       # for as long as you like
+//! cargo test --features testing --test crash_sweep -- --replay rolls/mapped/3
+//! ```
+//!
+//! What fails prints the command that replays it. A run also fails if a kind of fault never
+//! happened, if a row of the recovery table was never taken, or if there were too few images.
+
+#[path = "../common/sim/mod.rs"]
+mod sim;
+
+mod hardware;
+mod sweep;
+mod tally;
+mod workloads;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use sweep::Job;
+use tally::Tally;
+
+/// Images that a run as in CI has to look at, at least.
+const ENOUGH: usize = 50_000;
+const THREADS: usize = 2;
+
+#[derive(Debug)]
+struct Arguments {
+    /// Seeds for each workload.
+    seeds: u64,
+    replay: Option<Job>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let jobs = match &arguments.replay {
+        Some(job) => vec![job.clone()],
+        None => sweep::jobs(arguments.seeds),
+    };
+    let tally = Tally::default();
+    let failures = run(&jobs, &tally);
+    print!("{tally}");
+    for failure in &failures {
+        eprintln!("\n{failure}");
+    }
+    let lacks = match arguments.replay {
+        Some(_) => Vec::new(),
+        None => tally.lacks(ENOUGH),
+    };
+    for lack in &lacks {
+        eprintln!("\n{lack}");
+    }
+    if failures.is_empty() && lacks.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Does the jobs side by side; after the first that fails, no other one is begun.
+fn run(jobs: &[Job], tally: &Tally) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(failure) = job.run(tally) {
+                        failures.lock().unwrap().push(failure);
+                    }
+                    if !failures.lock().unwrap().is_empty() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap()
+}
+
+/// What the command line asks for; `None` if it asks for other tests.
+fn arguments(given: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        seeds: 1,
+        replay: None,
+    };
+    let mut given = given;
+    while let Some(argument) = given.next() {
+        let mut value = || {
+            let missing = format!("{argument} needs a value");
+            given.next().ok_or(missing)
+        };
+        match argument.as_str() {
+            "--seeds" => {
+                arguments.seeds = value()?.parse().map_err(|_| "--seeds needs a number")?;
+            }
+            "--replay" => arguments.replay = Some(value()?.parse()?),
+            // What cargo passes to all tests.
+            "--list" => return Ok(None),
+            filter if !filter.starts_with('-') && !"crash_sweep".contains(filter) => {
+                return Ok(None);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(arguments))
+}
