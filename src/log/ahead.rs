@@ -28,7 +28,7 @@ const ROOM_MAX: usize = 32 << 20;
 /// reservation waits for the device, which may be busy with a flush.
 const OFFSETS_AHEAD: Duration = Duration::from_secs(4);
 /// At most this many offsets are reserved ahead.
-const OFFSETS_MAX: u64 = 1 << 30;
+pub(super) const OFFSETS_MAX: u64 = 1 << 30;
 
 /// What one step remembers for the next.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use super::{Shared, report::GapReason};
 use crate::{
     error::Result,
     format::checkpoint::{Checkpoint, Mark, RANGES_MAX},
-    fs::Mutex,
+    fs::{Mutex, SyncKind},
     offset::Offset,
     slot_file::SlotFile,
 };
@@ -127,36 +127,15 @@ fn join_nearest(ranges: &mut Vec<(Offset, Offset)>) {
 }
 
 impl Shared {
-    /// Stores what is durable by now, and what `change` does. A failed sync latches the log.
+    /// Stores what is durable by now, if anything in the checkpoint changed. A failed sync latches
+    /// the log.
     ///
     /// # Errors
     ///
     /// `Io`, `StorageFull`, `SyncFailed`.
-    pub(crate) fn write_checkpoint(&self, change: impl FnOnce(&mut Checkpoint)) -> Result<()> {
-        let mut inner = self.checkpoint.inner.lock();
-        self.latch.check()?;
-        let mut content = inner.content.clone();
-        content.durable = self.syncer.mark();
-        change(&mut content);
-        // `Fsync::Off` promises nothing after a power cut, and pays nothing.
-        let written = inner.file.write(&content.encode(), self.sync_kind());
-        self.latch_on_failure(written)?;
-        self.checkpoint
-            .reserved
-            .store(content.reservation.get(), Ordering::Release);
-        inner.content = content;
-        inner.dirty = false;
-        Ok(())
-    }
-
-    /// Stores the checkpoint if anything in it changed.
-    ///
-    /// # Errors
-    ///
-    /// As [`write_checkpoint`](Self::write_checkpoint).
     pub(crate) fn refresh_checkpoint(&self) -> Result<()> {
         if self.checkpoint.is_stale(self.syncer.mark()) {
-            self.write_checkpoint(|_| {})
+            self.write_checkpoint(SlotFile::write, |_| {})
         } else {
             Ok(())
         }
@@ -166,13 +145,23 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// As [`write_checkpoint`](Self::write_checkpoint).
+    /// As [`refresh_checkpoint`](Self::refresh_checkpoint).
     pub(crate) fn reserve(&self, until: Offset, ahead: u64) -> Result<()> {
         if self.checkpoint.reserved() >= until.advance(ahead / 2) {
             return Ok(());
         }
-        self.write_checkpoint(|content| {
-            content.reservation = content.reservation.max(until.advance(ahead));
+        self.reserve_at_once(until.advance(ahead))
+    }
+
+    /// Makes sure that offsets below `until` may be used. Both slots say so: if one of them rots,
+    /// no offset is used again.
+    ///
+    /// # Errors
+    ///
+    /// As [`refresh_checkpoint`](Self::refresh_checkpoint).
+    pub(crate) fn reserve_at_once(&self, until: Offset) -> Result<()> {
+        self.write_checkpoint(SlotFile::write_both, |content| {
+            content.reservation = content.reservation.max(until);
         })
     }
 
@@ -180,16 +169,29 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// As [`write_checkpoint`](Self::write_checkpoint).
+    /// As [`refresh_checkpoint`](Self::refresh_checkpoint).
     pub(crate) fn write_clean_checkpoint(&self) -> Result<()> {
+        self.write_checkpoint(SlotFile::write_both, |content| content.clean = true)
+    }
+
+    fn write_checkpoint(
+        &self,
+        write: fn(&mut SlotFile, &[u8], Option<SyncKind>) -> Result<()>,
+        change: impl FnOnce(&mut Checkpoint),
+    ) -> Result<()> {
         let mut inner = self.checkpoint.inner.lock();
         self.latch.check()?;
         let mut content = inner.content.clone();
         content.durable = self.syncer.mark();
-        content.clean = true;
-        let written = inner.file.write_both(&content.encode(), self.sync_kind());
+        change(&mut content);
+        // `Fsync::Off` promises nothing after a power cut, and pays nothing.
+        let written = write(&mut inner.file, &content.encode(), self.sync_kind());
         self.latch_on_failure(written)?;
+        self.checkpoint
+            .reserved
+            .store(content.reservation.get(), Ordering::Release);
         inner.content = content;
+        inner.dirty = false;
         Ok(())
     }
 
@@ -199,7 +201,7 @@ impl Shared {
         let mut inner = self.checkpoint.inner.lock();
         inner.content.unproven = true;
         let payload = inner.content.encode();
-        drop(inner.file.write(&payload, self.sync_kind()));
+        drop(inner.file.write_both(&payload, self.sync_kind()));
     }
 
     /// Counts a gap that a reader met.

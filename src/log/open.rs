@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Shared, Site,
+    ahead::OFFSETS_MAX,
     append::{Appender, Counters, PreparedSegment, open_writer},
     checkpointer::{Checkpointer, RESERVED_AHEAD},
     directory::{self, Listing},
@@ -196,20 +197,28 @@ impl Opening {
         } else if read.is_some() {
             checkpoint.reservation.max(plan.end)
         } else {
-            // Whatever was reserved is not known; it was at most this far ahead of some end.
-            plan.end.advance(2 * RESERVED_AHEAD)
+            // Whatever was reserved is not known; it was at most this far ahead of some end, and
+            // the end that survived may be as far behind that.
+            plan.end.advance(2 * OFFSETS_MAX)
         };
         let mut checkpoint_file = self.open_checkpoint(&checkpoint_path, read.as_ref())?;
         if !clean {
+            let unproven = Checkpoint {
+                unproven: true,
+                ..checkpoint.clone()
+            };
+            let mut note = || checkpoint_file.write(&unproven.encode(), self.sync);
             if !dense && !checkpoint.unproven {
                 // If this is interrupted, the next attempt must not find a tail that looks whole.
-                let noted = Checkpoint {
-                    unproven: true,
-                    ..checkpoint.clone()
-                };
-                checkpoint_file.write(&noted.encode(), self.sync)?;
+                note()?;
             }
-            self.recovery(&found, &facts, &plan).run(report)?;
+            let recovered = self.recovery(&found, &facts, &plan).run(report);
+            recovered.inspect_err(|error| {
+                if error.is_latched() {
+                    // The page cache may forget what is read now. Best effort: the device fails.
+                    drop(note());
+                }
+            })?;
         }
         if next > plan.end {
             report.lost_tail = Some(plan.end..next);
@@ -414,11 +423,7 @@ impl Opening {
         for (from, to) in lost {
             shared.count_loss(from, to, GapReason::Damage);
         }
-        shared.write_checkpoint(|content| {
-            content.reservation = content
-                .reservation
-                .max(recovered.next.advance(RESERVED_AHEAD));
-        })?;
+        shared.reserve_at_once(recovered.next.advance(RESERVED_AHEAD))?;
         shared.maintenance.add_sealable(sealable);
         maintenance::start(&shared)
             .map_err(|error| Error::io("start a thread for", &shared.site.dir, error))?;

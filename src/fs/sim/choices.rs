@@ -1,5 +1,7 @@
 //! What a power cut leaves, where it could leave many things.
 
+use std::ops::Range;
+
 use super::{Random, content::SECTOR};
 
 /// Draws one of the images that a power cut may leave.
@@ -82,9 +84,18 @@ impl Choices {
         }
     }
 
-    /// Where in a sector a copy had got to, if it is `possible` that one was under way.
-    pub(super) fn split(&mut self, possible: bool) -> Option<usize> {
-        (possible && self.random.chance(self.torn)).then(|| self.random.below(SECTOR))
+    /// Which bytes of a sector a copy had done, if it is `possible` that one was under way. It may
+    /// begin at either end.
+    pub(super) fn copied(&mut self, possible: bool) -> Option<Range<usize>> {
+        if !possible || !self.random.chance(self.torn) {
+            return None;
+        }
+        let split = self.random.below(SECTOR);
+        Some(if self.random.chance(128) {
+            0..split
+        } else {
+            split..SECTOR
+        })
     }
 
     /// Whether a change of a directory got there.

@@ -4,10 +4,12 @@
 //! The unit is the sector: a device writes one as a whole or not at all. Since the last sync each
 //! sector may have got to the device in any version it has had, or in none, whatever others did.
 //! Lengths get there in the order in which they were set, and what a cut took off can't come back
-//! once the cut is there.
+//! once the cut is there. In the page that a cut goes through, zeros are written over what is cut;
+//! like any write they may be there before the shorter length is.
 
 use std::{
     hash::{Hash, Hasher},
+    ops::Range,
     sync::Arc,
 };
 
@@ -49,8 +51,17 @@ struct Sector {
 struct Version {
     time: Time,
     bytes: Bytes,
-    /// It was not written: the file was cut before it.
-    cut: bool,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Cause {
+    Written,
+    /// The file was cut in this page, which keeps its blocks: what is cut is zeros from now on.
+    CutWithin,
+    /// The file was cut before this page. What is written later is in other blocks, which are part
+    /// of the file only once the cut is.
+    CutOff,
 }
 
 impl Sector {
@@ -66,8 +77,15 @@ impl Sector {
         self.durable.is_none() && self.lie.is_none() && self.pending.is_empty()
     }
 
-    fn put(&mut self, bytes: Bytes, time: Time, cut: bool) {
-        self.pending.push(Version { time, bytes, cut });
+    fn put(&mut self, bytes: Bytes, time: Time, cause: Cause) {
+        self.pending.push(Version { time, bytes, cause });
+    }
+
+    /// What the last cut up to `time` left of it.
+    fn last_cut(&self, time: Time) -> Option<Bytes> {
+        let mut versions = self.pending.iter().rev();
+        let cut = versions.find(|v| v.cause != Cause::Written && v.time <= time)?;
+        Some(cut.bytes.clone())
     }
 
     /// Takes out the versions up to `time`; returns the last of them.
@@ -126,7 +144,7 @@ impl Content {
                 if let Some(target) = whole.get_mut(within..within + source.len()) {
                     target.copy_from_slice(source);
                 }
-                sector.put(pack(&whole), time, false);
+                sector.put(pack(&whole), time, Cause::Written);
             }
         }
     }
@@ -152,6 +170,7 @@ impl Content {
 
     fn cut(&mut self, len: usize, time: Time) {
         self.allocated.truncate(len.div_ceil(PAGE));
+        let kept_blocks_end = len.next_multiple_of(PAGE);
         for (index, sector) in self.sectors.iter_mut().enumerate().skip(len / SECTOR) {
             if !sector.is_blank() {
                 let mut whole = unpack(sector.current());
@@ -161,7 +180,12 @@ impl Content {
                     .unwrap_or_default()
                     .iter_mut()
                     .for_each(|byte| *byte = 0);
-                sector.put(pack(&whole), time, true);
+                let cause = if index * SECTOR < kept_blocks_end {
+                    Cause::CutWithin
+                } else {
+                    Cause::CutOff
+                };
+                sector.put(pack(&whole), time, cause);
             }
         }
     }
@@ -215,10 +239,16 @@ impl Content {
     }
 
     /// The device failed: it has some of the sectors, and from now on the page cache takes all of
-    /// them for written. (Linux does so on ext4, XFS and btrfs.)
+    /// them for written. (Linux does so on ext4, XFS and btrfs.) Cuts are in the journal, and so is
+    /// the length then: what they took off does not come back.
     pub(super) fn fail_sync(&mut self, time: Time, random: &mut Random) {
         let written = random.pick(&[0, 0, 64, 128]).unwrap_or(0);
+        let mut was_cut = false;
         for sector in &mut self.sectors {
+            if let Some(bytes) = sector.last_cut(time) {
+                sector.durable = bytes;
+                was_cut = true;
+            }
             if let Some(bytes) = sector.settle(time) {
                 if random.chance(written) {
                     sector.durable = bytes;
@@ -228,7 +258,7 @@ impl Content {
                 }
             }
         }
-        if random.chance(128) {
+        if random.chance(128) || was_cut {
             self.settle_len(time);
         }
     }
@@ -339,7 +369,7 @@ impl Content {
             }
             (index, &sector.durable, &sector.lie).hash(hasher);
             for version in &sector.pending {
-                (version.cut, &version.bytes).hash(hasher);
+                (version.cause, &version.bytes).hash(hasher);
             }
         }
     }
@@ -348,13 +378,14 @@ impl Content {
 impl Sector {
     /// One of the versions that may be on the device, where cuts up to `cut_until` are.
     fn after_power_cut(&self, cut_until: Time, choices: &mut Choices) -> Bytes {
-        let is_cut = |version: &&Version| version.cut;
         let applied = |version: &Version| version.time <= cut_until;
         let mut versions = self.pending.iter().collect::<Vec<_>>();
-        if let Some(cut) = versions.iter().position(|v| is_cut(v) && !applied(v)) {
+        let is_ahead = |v: &&Version| v.cause == Cause::CutOff && !applied(v);
+        if let Some(cut) = versions.iter().position(is_ahead) {
             versions.truncate(cut);
         }
-        let oldest = match versions.iter().rposition(|v| is_cut(v) && applied(v)) {
+        let is_there = |v: &&Version| v.cause != Cause::Written && applied(v);
+        let oldest = match versions.iter().rposition(is_there) {
             Some(cut) => {
                 let cut = versions.drain(..=cut).next_back();
                 cut.map_or(&self.durable, |version| &version.bytes)
@@ -366,17 +397,17 @@ impl Sector {
             Some(version) => &version.bytes,
             None => oldest,
         };
-        match choices.split(taken < versions.len()) {
-            Some(split) => blend(at(taken + 1), at(taken), split),
+        match choices.copied(taken < versions.len()) {
+            Some(copied) => blend(at(taken + 1), at(taken), copied),
             None => at(taken).clone(),
         }
     }
 }
 
-/// What a copy of `new` over `old` leaves that has got to `split`.
-fn blend(new: &Bytes, old: &Bytes, split: usize) -> Bytes {
+/// What a copy of `new` over `old` leaves that has done the bytes `copied`.
+fn blend(new: &Bytes, old: &Bytes, copied: Range<usize>) -> Bytes {
     let (new, mut whole) = (unpack(new), unpack(old));
-    if let (Some(target), Some(source)) = (whole.get_mut(..split), new.get(..split)) {
+    if let (Some(target), Some(source)) = (whole.get_mut(copied.clone()), new.get(copied)) {
         target.copy_from_slice(source);
     }
     pack(&whole)

@@ -76,9 +76,12 @@ pub enum Effect {
     /// A write does part of it and says so.
     Short,
     /// A sync fails. From then on the page cache takes for written what was to be synced: it is
-    /// read as written until the cache forgets it, and the next sync returns success.
+    /// read as written until the cache forgets it, and the next sync returns success. (Of a
+    /// directory only the first holds: its changes stay pending.) It happens at [`Call::Synced`]
+    /// and [`Call::DirSynced`].
     FailedSync,
-    /// A sync succeeds, but the device wrote one sector over another one.
+    /// A sync succeeds, but the device wrote one sector over another one of the file. It happens
+    /// at [`Call::Synced`].
     Misdirect,
 }
 

@@ -181,6 +181,9 @@ impl File for SimFile {
         self.check_writable()?;
         let position = usize::try_from(position).map_err(too_far)?;
         let len = usize::try_from(len).map_err(too_far)?;
+        if len == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         self.place.call(Call::Allocate, |state, _| {
             let node = self.place.node;
             // What did fit stays with the file, as blocks that nothing is written to.
@@ -227,8 +230,10 @@ impl File for SimFile {
         let place = &self.place;
         place.call(Call::Lock, |state, _| {
             let holder = *state.locks.entry(place.node).or_insert(self.handle);
-            let named = state.storage.find(&place.path).ok() == Some(place.node);
-            Ok(holder == self.handle && named)
+            if holder != self.handle {
+                return Ok(false);
+            }
+            Ok(state.storage.find(&place.path)? == place.node)
         })
     }
 
@@ -287,12 +292,18 @@ impl MapWatch for Mapping {
     }
 
     fn after_copy(&self, position: usize, bytes: &[u8]) {
-        let split = self.0.machine.state().random.below(bytes.len() + 1);
-        let (first, rest) = bytes.split_at(split.min(bytes.len()));
-        self.0.put(&mut self.0.machine.state(), first, position);
-        self.tell(Call::HalfCopied, |state| {
-            self.0.put(state, rest, position + first.len());
-        });
+        let mut state = self.0.machine.state();
+        let split = state.random.below(bytes.len() + 1);
+        let (front, back) = bytes.split_at(split.min(bytes.len()));
+        let mut halves = [(front, position), (back, position + front.len())];
+        // A frame's checksum is its first field, and stored last; and who knows what `memcpy` does.
+        if state.random.chance(128) {
+            halves.reverse();
+        }
+        let [first, last] = halves;
+        self.0.put(&mut state, first.0, first.1);
+        drop(state);
+        self.tell(Call::HalfCopied, |state| self.0.put(state, last.0, last.1));
         self.tell(Call::Copied, |_| ());
     }
 

@@ -172,7 +172,6 @@ impl Directory for SimDirectory {
                 }
                 Some(struck) => {
                     struck.happened();
-                    state.storage.fail_sync_dir(self.node, time);
                     Err(io::Error::from_raw_os_error(libc::EIO))
                 }
             },

@@ -7,12 +7,14 @@
 //!
 //! * **Sectors.** A device writes 512 bytes as a whole or not at all. Since the last sync each
 //!   sector may have got there in any of its versions, or half copied, whatever others did.
-//! * **Lengths** get there in order; bytes that a cut took off do not come back behind it.
+//! * **Lengths** get there in order; bytes that a cut took off do not come back behind it. (They may
+//!   be zeros before it: in the page that is cut, the file system writes them.)
 //! * **Directories.** Each change since the last sync got there or not, in order or not. A file
 //!   that is renamed may be found under both names.
 //! * **A failed sync** leaves some sectors written and the others marked as written: they read as
 //!   new until the page cache forgets them, and the next sync returns success. (Measured on Linux
-//!   with ext4, XFS and btrfs; "Can Applications Recover from fsync Failures?", ATC 2020.)
+//!   with ext4, XFS and btrfs; "Can Applications Recover from fsync Failures?", ATC 2020.) Changes
+//!   of a directory stay pending: a file system whose journal fails takes no more of them.
 //! * **Mapped memory** is the same page cache: the versions before a copy, in the middle of it and
 //!   behind it are versions of its sectors. A store that has no block, or is behind the end of the
 //!   file, is noted as the `SIGBUS` that it would be.

@@ -325,12 +325,6 @@ impl Storage {
         }
     }
 
-    /// The device failed, and from now on the changes are taken for written.
-    pub(super) fn fail_sync_dir(&mut self, dir: NodeId, time: Time) {
-        self.tick();
-        self.take_pending(dir, time);
-    }
-
     fn take_pending(&mut self, dir: NodeId, time: Time) -> Vec<Change> {
         let settled = |pending: &mut Pending| pending.time <= time && pending.change.touches(dir);
         self.pending

@@ -137,6 +137,49 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
     Ok(Examined { rows, next })
 }
 
+/// The same for a disk that lost something: what is missing is told, what is there is right, and
+/// stays so.
+pub fn examine_damaged(
+    disk: &Disk,
+    options: &LogOptions,
+    oracle: &Oracle,
+    seed: u64,
+) -> Result<String, String> {
+    let machine = Machine::boot(disk.clone(), seed);
+    machine.switch_never();
+    let world = World::on(machine, options.clone(), oracle.clone());
+    let (found, rows) = world.machine.run(|| {
+        look_only(&world)?;
+        let log = world
+            .try_open()
+            .map_err(|error| format!("it does not open: {error}"))?;
+        let rows = duralog::testing::recovery_rows(&log);
+        let found = look(&log, oracle)?;
+        oracle
+            .judge_damaged(&found)
+            .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
+        world.oracle(|known| *known = oracle.after(&found));
+        append(&world, &log, &found, oracle, Crash::Power)?;
+        if world.close(log) {
+            Ok((found, rows))
+        } else {
+            Err("it does not close".to_owned())
+        }
+    })?;
+    let machine = Machine::boot(world.machine.power_cut(&mut Choices::nothing()), seed);
+    machine.switch_never();
+    let again = World::on(machine, options.clone(), world.promised());
+    again.machine.run(|| {
+        let log = again.open();
+        let later = look(&log, oracle)?;
+        again.promised().judge_damaged(&later)?;
+        match later.records.starts_with(&found.records) {
+            true => Ok(rows),
+            false => Err("what was served is gone".to_owned()),
+        }
+    })
+}
+
 /// A reader that changes nothing gives a verdict, and changes nothing.
 fn look_only(world: &World) -> Result<(), String> {
     let before = world.machine.process_crash().fingerprint();

@@ -217,10 +217,24 @@ impl Oracle {
     }
 
     /// The same, where something was damaged: what is missing has to be told, and what is there has
-    /// to be right.
+    /// to be right. (Of a log that was not closed, what was synced last may be taken for a torn
+    /// tail.)
     pub fn judge_damaged(&self, found: &Found) -> Verdict {
         self.judge_records(found)?;
-        self.judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])
+        self.judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])?;
+        if self.closed && found.end < self.floor {
+            return Err(format!(
+                "it ends at {}, and was closed at {}",
+                found.end, self.floor
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many sends failed.
+    pub fn refused_count(&self) -> usize {
+        let refused = self.sends.iter().filter(|send| send.fate == Fate::Refused);
+        refused.count()
     }
 
     /// What is there was sent, where it says, whole, and once.

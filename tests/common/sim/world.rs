@@ -9,7 +9,7 @@ use duralog::{
     Acks, Consumer, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES, Producer, Record, WriteMode,
     testing::{
         Clock, Joiner, Threads,
-        sim::{Call, Choices, Disk, Machine},
+        sim::{Call, Disk, Machine},
     },
 };
 
@@ -32,12 +32,6 @@ pub struct Point {
     /// The disk and the page cache.
     pub disk: Disk,
     pub oracle: Oracle,
-}
-
-impl Point {
-    pub fn power_cut(&self, choices: &mut Choices) -> Disk {
-        self.disk.power_cut(choices)
-    }
 }
 
 /// Segments are small; nothing is flushed but what is asked for.
@@ -122,8 +116,8 @@ impl World {
         if acks == Acks::Durable {
             match receipt.wait() {
                 Ok(_) => self.oracle(|oracle| oracle.durable(send)),
-                Err(_) => {
-                    self.oracle(Oracle::doubts);
+                Err(error) => {
+                    self.doubt_if_latched(&error);
                     return None;
                 }
             }
@@ -144,7 +138,7 @@ impl World {
                 let offset = offset.get();
                 self.oracle(|oracle| oracle.durable_below(offset));
             }
-            Err(_) => self.oracle(Oracle::doubts),
+            Err(error) => self.doubt_if_latched(error),
         }
         synced.is_ok()
     }
@@ -153,9 +147,15 @@ impl World {
         let closed = log.close();
         match &closed {
             Ok(()) => self.oracle(Oracle::closed),
-            Err(_) => self.oracle(Oracle::doubts),
+            Err(error) => self.doubt_if_latched(error),
         }
         closed.is_ok()
+    }
+
+    fn doubt_if_latched(&self, error: &duralog::Error) {
+        if error.is_latched() {
+            self.oracle(Oracle::doubts);
+        }
     }
 
     /// A consumer of a group that starts at the log's beginning.
