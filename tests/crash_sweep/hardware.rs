@@ -2,17 +2,19 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use duralog::{
     Acks, LogOptions, WriteMode,
-    testing::sim::{Call, Choices, Disk, Effect, Fault, Machine, Random},
+    testing::sim::{Call, Choices, Disk, Effect, Fault, Machine, Random, SECTOR},
 };
 
 use crate::{
     sim::{
+        PATH,
         examine::{examine, examine_damaged},
         oracle::{Crash, Oracle},
         world::{World, options, value},
@@ -32,6 +34,7 @@ pub const ALL: &[Scenario] = &[
     ("failed-syncs", failed_syncs),
     ("failed-syncs-in-recovery", failed_syncs_in_recovery),
     ("misdirected-writes", misdirected_writes),
+    ("misplaced-sectors", misplaced_sectors),
     ("read-errors", read_errors),
     ("flipped-bits", flipped_bits),
     ("lost-files", lost_files),
@@ -60,6 +63,9 @@ const FALLIBLE: &[Call] = &[
     Call::Map,
     Call::Spawn,
 ];
+
+/// Of a frame with one plain record.
+const FRAME_HEADER: usize = 24;
 
 /// Bits flipped in each disk.
 const FLIPS: usize = 150;
@@ -109,12 +115,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Opens a disk that lost something.
-    fn look_damaged(&self, disk: &Disk, oracle: &Oracle) -> Result<(), String> {
+    /// Opens a disk that lost something; the offsets of the records that are gone.
+    fn look_damaged(&self, disk: &Disk, oracle: &Oracle) -> Result<Vec<u64>, String> {
         self.tally.is_new(disk.fingerprint());
-        let rows = caught(|| examine_damaged(disk, &self.options(), oracle, self.seed))?;
+        let (rows, lost) = caught(|| examine_damaged(disk, &self.options(), oracle, self.seed))?;
         self.tally.opened(&rows);
-        Ok(())
+        Ok(lost)
     }
 
     /// Looks at what both kinds of crash leave of a world.
@@ -336,6 +342,40 @@ fn misdirected_writes(bench: &Bench) -> Result<(), String> {
     Ok(())
 }
 
+/// Any sector of a segment stands over any other one, where each holds one frame: that frame alone
+/// is lost, and none is believed at the wrong place.
+fn misplaced_sectors(bench: &Bench) -> Result<(), String> {
+    const SECTORS: usize = 12;
+    let world = bench.world();
+    world.machine.run(|| {
+        let log = world.open();
+        let producer = log.producer().acks(Acks::Written).build().unwrap();
+        for number in 0..SECTORS {
+            let value = value("sector", number, SECTOR - FRAME_HEADER);
+            world.send(&producer, Acks::Written, &[value]);
+        }
+        drop(producer);
+        world.close(log);
+    });
+    let closed = world.machine.power_cut(&mut Choices::nothing());
+    let segment = Path::new(PATH).join(format!("{:020}.log", 0));
+    let bytes = closed.read(&segment).ok_or("there is no segment")?;
+    let sector = |index| &bytes[SECTOR * (2 + index)..SECTOR * (3 + index)];
+    for (from, to) in (0..SECTORS).flat_map(|from| (0..SECTORS).map(move |to| (from, to))) {
+        let mut disk = closed.clone();
+        assert!(disk.write(&segment, SECTOR * (2 + to), sector(from)));
+        let lost = bench
+            .look_damaged(&disk, &world.promised())
+            .map_err(|why| format!("sector {from} over sector {to}: {why}"))?;
+        let expected: Vec<_> = (from != to).then_some(to as u64).into_iter().collect();
+        if lost != expected {
+            return Err(format!("sector {from} over sector {to} took {lost:?}"));
+        }
+        bench.tally.happened(Kind::MisdirectedWrite, expected.len());
+    }
+    Ok(())
+}
+
 /// A read fails while the log is opened: an error, and nothing is taken for the end of the log.
 fn read_errors(bench: &Bench) -> Result<(), String> {
     let world = bench.world();
@@ -387,7 +427,8 @@ fn flip(bench: &Bench, disk: &Disk, oracle: &Oracle, random: &mut Random) -> Res
             return Ok(());
         };
         let len = disk.read(path).map_or(0, |bytes| bytes.len());
-        let (position, bit) = (random.below(len), random.below(8) as u8);
+        let position = random.below(len);
+        let bit = random.pick(&[0, 1, 2, 3, 4, 5, 6, 7]).unwrap_or(0);
         let mut flipped = disk.clone();
         if !flipped.flip_bit(path, position, bit) {
             continue;

@@ -97,9 +97,10 @@ impl Job {
     }
 
     fn sweep(&self, (_, workload): &Workload, tally: &Tally) -> Result<(), String> {
-        let world = World::new(self.seed, self.mode);
+        let mut world = World::new(self.seed, self.mode);
         let points = world.watch();
-        world.machine.run(|| workload(world.clone()));
+        let machine = world.machine.clone();
+        machine.run(|| workload(&mut world));
         tally.ran();
         if let [problem, ..] = world.machine.problems().as_slice() {
             return Err(problem.clone());
@@ -179,10 +180,10 @@ impl Sweep<'_> {
             disk: disk.clone(),
             crash: Crash::Process,
         }];
-        let mut seen = HashSet::new();
+        let mut known = HashSet::new();
         let mut cut = |what: &str, mut choices: Choices| {
             let disk = disk.power_cut(&mut choices);
-            if seen.insert(disk.fingerprint()) {
+            if known.insert(disk.fingerprint()) {
                 let (what, crash) = (format!("the power is cut, {what}"), Crash::Power);
                 images.push(Image { what, disk, crash });
             }

@@ -7,7 +7,7 @@ use duralog::{Acks, FlushPolicy};
 use crate::sim::world::{World, value};
 
 /// A workload: its name, and what it does on a new machine.
-pub type Workload = (&'static str, fn(World));
+pub type Workload = (&'static str, fn(&mut World));
 
 pub const ALL: &[Workload] = &[
     ("durable", durable),
@@ -27,7 +27,7 @@ fn values(writer: &str, range: std::ops::Range<usize>, len: usize) -> Vec<String
 }
 
 /// One after the other, each waited for.
-fn durable(world: World) {
+fn durable(world: &mut World) {
     let log = world.open();
     let producer = log.producer().build().unwrap();
     for value in values("durable", 0..8, 60) {
@@ -38,7 +38,7 @@ fn durable(world: World) {
 }
 
 /// Nothing is waited for, and one sync comes in between.
-fn written(world: World) {
+fn written(world: &mut World) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     for (number, value) in values("written", 0..24, 100).into_iter().enumerate() {
@@ -52,7 +52,7 @@ fn written(world: World) {
 }
 
 /// Several segments fill before anything is synced.
-fn rolls(world: World) {
+fn rolls(world: &mut World) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     let values = values("rolls", 0..40, 700);
@@ -68,7 +68,7 @@ fn rolls(world: World) {
 }
 
 /// Batches, which are there as a whole or not at all; the last one fills most of a segment.
-fn batches(world: World) {
+fn batches(world: &mut World) {
     let log = world.open();
     let producer = log.producer().build().unwrap();
     for batch in 0..5 {
@@ -86,8 +86,8 @@ fn batches(world: World) {
 }
 
 /// The flush policy counts records.
-fn counted(mut world: World) {
-    world.options = world.options.flush(FlushPolicy::every_messages(4));
+fn counted(world: &mut World) {
+    world.options = world.options.clone().flush(FlushPolicy::every_messages(4));
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     for value in values("counted", 0..18, 90) {
@@ -99,9 +99,10 @@ fn counted(mut world: World) {
 }
 
 /// The flush policy has an interval; the background threads flush, seal and note it.
-fn timed(mut world: World) {
+fn timed(world: &mut World) {
     world.options = world
         .options
+        .clone()
         .flush(FlushPolicy::every(Duration::from_millis(20)));
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -119,7 +120,7 @@ fn timed(mut world: World) {
 }
 
 /// Threads that write at the same time share syncs, while one reads.
-fn shared(world: World) {
+fn shared(world: &mut World) {
     let log = world.open();
     let writers: Vec<_> = (0..3)
         .map(|writer| {
@@ -138,7 +139,7 @@ fn shared(world: World) {
         left -= reader.poll(Duration::from_secs(600)).unwrap().len();
         world.look(&log);
     }
-    let waited = world.now() - began;
+    let waited = world.now().saturating_sub(began);
     assert!(waited < Duration::from_secs(60), "a reader was not woken");
     for writer in writers {
         writer.join();
@@ -148,7 +149,7 @@ fn shared(world: World) {
 }
 
 /// Two groups consume what is written meanwhile, and commit.
-fn consumed(world: World) {
+fn consumed(world: &mut World) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     let mut billing = world.consumer(&log, "billing");
@@ -167,7 +168,7 @@ fn consumed(world: World) {
 }
 
 /// Closed and opened again, each time with more appended.
-fn reopened(world: World) {
+fn reopened(world: &mut World) {
     for round in 0..3 {
         let log = world.open();
         let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -183,9 +184,10 @@ fn reopened(world: World) {
 }
 
 /// Segments roll by age.
-fn aged(mut world: World) {
+fn aged(world: &mut World) {
     world.options = world
         .options
+        .clone()
         .segment_age(Duration::from_secs(60))
         .flush(FlushPolicy::every(Duration::from_secs(1)));
     let log = world.open();

@@ -13,6 +13,8 @@ pub(super) type ParkerId = usize;
 /// So many times in a row a thread may find its lock held before it counts as a deadlock.
 const PATIENCE: usize = 100_000;
 
+/// So many times in a row a lock is tried before time passes until somebody's moment comes.
+const RETRIES: usize = 64;
 /// So long a thread may be held up while it could go on.
 const SLOWEST: Duration = Duration::from_millis(200);
 
@@ -211,10 +213,10 @@ impl Schedule {
             return Next::Thread(thread);
         }
         let contending = self.with_state(|state| state == ThreadState::Contends);
-        // Half of the time the moment comes first: who holds the lock may be waiting for it.
+        // If trying does not help, who holds the lock is waiting for a moment.
         let timer = self.next_timer();
         if let Some(thread) = self.random.pick(&contending)
-            && (timer.is_none() || self.random.chance(128))
+            && (timer.is_none() || self.contended % RETRIES != RETRIES - 1)
         {
             return Next::Thread(thread);
         }

@@ -138,13 +138,13 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
 }
 
 /// The same for a disk that lost something: what is missing is told, what is there is right, and
-/// stays so.
+/// stays so. Returns the rows of the recovery table, and the offsets of the records that are gone.
 pub fn examine_damaged(
     disk: &Disk,
     options: &LogOptions,
     oracle: &Oracle,
     seed: u64,
-) -> Result<String, String> {
+) -> Result<(String, Vec<u64>), String> {
     let machine = Machine::boot(disk.clone(), seed);
     machine.switch_never();
     let world = World::on(machine, options.clone(), oracle.clone());
@@ -173,9 +173,10 @@ pub fn examine_damaged(
         let log = again.open();
         let later = look(&log, oracle)?;
         again.promised().judge_damaged(&later)?;
-        match later.records.starts_with(&found.records) {
-            true => Ok(rows),
-            false => Err("what was served is gone".to_owned()),
+        if later.records.starts_with(&found.records) {
+            Ok((rows, oracle.missing(&found)))
+        } else {
+            Err("what was served is gone".to_owned())
         }
     })
 }

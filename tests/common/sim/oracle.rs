@@ -109,15 +109,13 @@ impl Oracle {
     }
 
     pub fn written(&mut self, send: usize, first: u64) {
-        let sent = &mut self.change().sends[send];
-        sent.fate = Fate::Written(first);
+        self.change().sends[send].fate = Fate::Written(first);
         self.floor = self.floor.max(self.sends[send].end());
     }
 
     pub fn durable(&mut self, send: usize) {
-        let sent = &mut self.change().sends[send];
-        if let Some(first) = sent.first() {
-            sent.fate = Fate::Durable(first);
+        if let Some(first) = self.sends[send].first() {
+            self.change().sends[send].fate = Fate::Durable(first);
         }
     }
 
@@ -199,7 +197,7 @@ impl Oracle {
             ));
         }
         self.judge_records(found)?;
-        self.judge_coverage(found, &[GapReason::LostTail])?;
+        judge_coverage(found, &[GapReason::LostTail])?;
         self.judge_promises(found, crash)?;
         self.judge_groups(found, crash)?;
         if found.durable != found.end {
@@ -221,7 +219,7 @@ impl Oracle {
     /// tail.)
     pub fn judge_damaged(&self, found: &Found) -> Verdict {
         self.judge_records(found)?;
-        self.judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])?;
+        judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])?;
         if self.closed && found.end < self.floor {
             return Err(format!(
                 "it ends at {}, and was closed at {}",
@@ -229,6 +227,17 @@ impl Oracle {
             ));
         }
         Ok(())
+    }
+
+    /// Offsets of the records that were in the log and were not found.
+    pub fn missing(&self, found: &Found) -> Vec<u64> {
+        let there: Vec<_> = found.records.iter().map(|(offset, _)| *offset).collect();
+        let sends = self.sends.iter();
+        let written = sends.filter_map(|send| Some(send.first()?..send.end()));
+        written
+            .flatten()
+            .filter(|offset| !there.contains(offset))
+            .collect()
     }
 
     /// How many sends failed.
@@ -277,42 +286,6 @@ impl Oracle {
                     "of the batch at {first}, {count} of {whole} records"
                 ));
             }
-        }
-        Ok(())
-    }
-
-    /// Records and gaps together are all offsets from the start to the end, once each.
-    fn judge_coverage(&self, found: &Found, reasons: &[GapReason]) -> Verdict {
-        let mut covered: Vec<Range<u64>> = found
-            .records
-            .iter()
-            .map(|(offset, _)| *offset..offset + 1)
-            .collect();
-        for gap in &found.gaps {
-            if !reasons.contains(&gap.reason) {
-                return Err(format!("an unexpected {gap:?}"));
-            }
-            covered.push(gap.from.get()..gap.to.get());
-        }
-        covered.sort_by_key(|range| range.start);
-        let mut end = found.start;
-        for range in covered {
-            if range.start != end {
-                return Err(format!("nothing was said of {end} to {}", range.start));
-            }
-            end = range.end;
-        }
-        // A gap at the end is told together with the first record behind it.
-        let told = found
-            .lost_tail
-            .as_ref()
-            .is_some_and(|lost| lost.end == found.end)
-            || found.damage.iter().any(|lost| lost.end == found.end);
-        if end != found.end && !told {
-            return Err(format!(
-                "the log ends at {}, told is up to {end}",
-                found.end
-            ));
         }
         Ok(())
     }
@@ -380,4 +353,40 @@ impl Oracle {
     pub fn group_names(&self) -> impl Iterator<Item = &str> {
         self.groups.keys().map(String::as_str)
     }
+}
+
+/// Records and gaps together are all offsets from the start to the end, once each.
+fn judge_coverage(found: &Found, reasons: &[GapReason]) -> Verdict {
+    let mut covered: Vec<Range<u64>> = found
+        .records
+        .iter()
+        .map(|(offset, _)| *offset..offset + 1)
+        .collect();
+    for gap in &found.gaps {
+        if !reasons.contains(&gap.reason) {
+            return Err(format!("an unexpected {gap:?}"));
+        }
+        covered.push(gap.from.get()..gap.to.get());
+    }
+    covered.sort_by_key(|range| range.start);
+    let mut end = found.start;
+    for range in covered {
+        if range.start != end {
+            return Err(format!("nothing was said of {end} to {}", range.start));
+        }
+        end = range.end;
+    }
+    // A gap at the end is told together with the first record behind it.
+    let told = found
+        .lost_tail
+        .as_ref()
+        .is_some_and(|lost| lost.end == found.end)
+        || found.damage.iter().any(|lost| lost.end == found.end);
+    if end != found.end && !told {
+        return Err(format!(
+            "the log ends at {}, told is up to {end}",
+            found.end
+        ));
+    }
+    Ok(())
 }
