@@ -28,6 +28,8 @@ struct Shared {
     memory: MmapRaw,
     published: AtomicUsize,
     prepared: AtomicUsize,
+    #[cfg(feature = "testing")]
+    watch: Option<Arc<dyn MapWatch>>,
 }
 
 impl Shared {
@@ -40,6 +42,17 @@ impl Shared {
             memory,
             published: AtomicUsize::new(published),
             prepared: AtomicUsize::new(prepared),
+            #[cfg(feature = "testing")]
+            watch: None,
+        }
+    }
+
+    /// The same, and `watch` is told of each write, and lives as long as the mapping.
+    #[cfg(feature = "testing")]
+    fn watched(memory: MmapRaw, published: usize, watch: Arc<dyn MapWatch>) -> Self {
+        Self {
+            watch: Some(watch),
+            ..Self::new(memory, published, published)
         }
     }
 
@@ -70,7 +83,7 @@ impl fmt::Debug for Shared {
             .field("len", &self.memory.len())
             .field("published", &self.published)
             .field("prepared", &self.prepared)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,23 +95,19 @@ pub(super) trait MapWatch: fmt::Debug + Send + Sync {
     /// It has written these bytes, and not published them yet.
     fn after_copy(&self, position: usize, bytes: &[u8]);
     /// They are published.
-    fn after_publish(&self);
+    fn after_publish(&self, end: usize);
 }
 
 /// Appends to a mapping. There is one for each mapping.
 #[derive(Debug)]
 pub struct MapWriter {
     shared: Arc<Shared>,
-    #[cfg(feature = "testing")]
-    watch: Option<Arc<dyn MapWatch>>,
 }
 
 impl MapWriter {
     pub(super) fn new(memory: MmapRaw, published: usize) -> Self {
         Self {
             shared: Arc::new(Shared::new(memory, published, published)),
-            #[cfg(feature = "testing")]
-            watch: None,
         }
     }
 
@@ -106,8 +115,7 @@ impl MapWriter {
     #[cfg(feature = "testing")]
     pub(super) fn watched(memory: MmapRaw, published: usize, watch: Arc<dyn MapWatch>) -> Self {
         Self {
-            watch: Some(watch),
-            ..Self::new(memory, published)
+            shared: Arc::new(Shared::watched(memory, published, watch)),
         }
     }
 
@@ -123,7 +131,7 @@ impl MapWriter {
             return None;
         }
         #[cfg(feature = "testing")]
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.shared.watch {
             watch.before_copy(published, len);
         }
         let start = self.shared.at(published);
@@ -146,7 +154,7 @@ impl MapWriter {
             "invariant 1"
         );
         #[cfg(feature = "testing")]
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.shared.watch {
             let start = self.shared.at(published);
             // SAFETY: the range is within `prepared` (asserted above). By invariant 3 only this
             // writer writes it, and it does not while `self` is borrowed here.
@@ -156,8 +164,8 @@ impl MapWriter {
         // Release: whoever sees the new end sees the bytes below it.
         self.shared.published.store(end, Ordering::Release);
         #[cfg(feature = "testing")]
-        if let Some(watch) = &self.watch {
-            watch.after_publish();
+        if let Some(watch) = &self.shared.watch {
+            watch.after_publish(end);
         }
     }
 
@@ -186,6 +194,14 @@ impl MapReader {
     pub(super) fn new(memory: MmapRaw, len: usize) -> Self {
         Self {
             shared: Arc::new(Shared::new(memory, len, len)),
+        }
+    }
+
+    /// The same; `watch` lives as long as the mapping.
+    #[cfg(feature = "testing")]
+    pub(super) fn watched(memory: MmapRaw, len: usize, watch: Arc<dyn MapWatch>) -> Self {
+        Self {
+            shared: Arc::new(Shared::watched(memory, len, watch)),
         }
     }
 
@@ -257,8 +273,6 @@ mod tests {
         let memory = MmapRaw::from(MmapOptions::new().len(len).map_anon().unwrap());
         MapWriter {
             shared: Arc::new(Shared::new(memory, published, len)),
-            #[cfg(feature = "testing")]
-            watch: None,
         }
     }
 

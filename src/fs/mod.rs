@@ -54,7 +54,7 @@ pub trait FileSystem: Debug + Send + Sync {
     /// The path from the root: what it means stays when the process changes its directory. An
     /// empty path is an error.
     fn absolute(&self, path: &Path) -> io::Result<PathBuf>;
-    /// Renames; the new name is durable once its directory is synced. What has the name already is
+    /// Renames a file; the new name is durable once its directory is synced. What has the name already is
     /// not replaced: that is `AlreadyExists`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable once its directory is synced.
@@ -145,7 +145,8 @@ pub trait File: Debug + Send + Sync {
     fn allocate(&self, position: u64, len: u64) -> io::Result<()>;
     /// Brings everything written so far, through mappings too, to the device.
     fn sync(&self, kind: SyncKind) -> io::Result<()>;
-    /// Tries to lock the file for this handle alone; `false` if somebody else has. The lock ends
+    /// Tries to lock the file for this handle alone; `false` if somebody else has, or if another
+    /// file has its name by now (an error, if nothing has). The lock ends
     /// with the last clone of this handle, or the process.
     fn try_lock(&self) -> io::Result<bool>;
     /// Maps `capacity` bytes to append to; the first `published` of them are readable.

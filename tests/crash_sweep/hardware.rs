@@ -29,7 +29,7 @@ pub type Scenario = (&'static str, fn(&Bench) -> Result<(), String>);
 pub const ALL: &[Scenario] = &[
     ("fails-once", fails_once),
     ("fails-for-ever", fails_for_ever),
-    ("short-writes", short_writes),
+    ("short-calls", short_calls),
     ("full-disk", full_disk),
     ("failed-syncs", failed_syncs),
     ("failed-syncs-in-recovery", failed_syncs_in_recovery),
@@ -216,11 +216,13 @@ fn fails_for_ever(bench: &Bench) -> Result<(), String> {
     })
 }
 
-fn short_writes(bench: &Bench) -> Result<(), String> {
+fn short_calls(bench: &Bench) -> Result<(), String> {
     let once = |number| Fault::once(Call::Write, "", Effect::Short).after(number);
     each_call(bench, Call::Write, once, Kind::ShortWrite)?;
     let always = |number| Fault::always(Call::Write, "", Effect::Short).after(3 * number);
-    each_call(bench, Call::Write, always, Kind::ShortWrite)
+    each_call(bench, Call::Write, always, Kind::ShortWrite)?;
+    let reads = |number| Fault::always(Call::Read, "", Effect::Short).after(5 * number);
+    each_call(bench, Call::Read, reads, Kind::ShortRead)
 }
 
 /// The disk is full after so many pages, and is freed again.

@@ -98,7 +98,7 @@ fn run(jobs: &[Job], tally: &Tally) -> Vec<String> {
 /// What the command line asks for; `None` if it asks for other tests.
 fn arguments(given: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
     let mut arguments = Arguments {
-        seeds: 3,
+        seeds: 2,
         replay: None,
     };
     let mut given = given;

@@ -15,6 +15,7 @@ pub enum Kind {
     FailsOnce,
     FailsForEver,
     ShortWrite,
+    ShortRead,
     FullDisk,
     FailedSync,
     CacheDropped,
@@ -23,13 +24,14 @@ pub enum Kind {
     ReadError,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::ProcessCrash,
     Kind::PowerCut,
     Kind::CrashInRecovery,
     Kind::FailsOnce,
     Kind::FailsForEver,
     Kind::ShortWrite,
+    Kind::ShortRead,
     Kind::FullDisk,
     Kind::FailedSync,
     Kind::CacheDropped,

@@ -1,8 +1,14 @@
 //! Short things that programs do with a log. Each is crashed at every call.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use duralog::{Acks, FlushPolicy};
+use duralog::{Acks, FlushPolicy, testing::Threads};
 
 use crate::sim::world::{World, value};
 
@@ -17,6 +23,7 @@ pub const ALL: &[Workload] = &[
     ("counted", counted),
     ("timed", timed),
     ("shared", shared),
+    ("handed", handed),
     ("consumed", consumed),
     ("reopened", reopened),
     ("aged", aged),
@@ -145,6 +152,37 @@ fn shared(world: &mut World) {
         writer.join();
     }
     drop(reader);
+    world.close(log);
+}
+
+/// Each record is sent once the one before was read, while the reader begins to wait again: a
+/// wake-up that is lost leaves it waiting.
+fn handed(world: &mut World) {
+    const ROUNDS: usize = 40;
+    let log = world.open();
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    let parker = world.machine.parker();
+    let (seen, answer) = (Arc::new(AtomicUsize::new(0)), parker.waker());
+    let (count, readable) = (Arc::clone(&seen), log.clone());
+    let reader = world.spawn("reader", move |_| {
+        let mut reader = readable.reader().build().unwrap();
+        while count.load(Ordering::SeqCst) < ROUNDS {
+            let read = reader.poll(Duration::from_secs(600)).unwrap().len();
+            count.fetch_add(read, Ordering::SeqCst);
+            answer.wake_by_ref();
+        }
+    });
+    for (number, value) in values("handed", 0..ROUNDS, 40).into_iter().enumerate() {
+        let began = world.now();
+        world.send(&producer, Acks::Written, &[value]);
+        while seen.load(Ordering::SeqCst) <= number {
+            parker.park(None);
+        }
+        let waited = world.now().saturating_sub(began);
+        assert!(waited < Duration::from_secs(60), "a reader was not woken");
+    }
+    reader.join();
+    drop(producer);
     world.close(log);
 }
 

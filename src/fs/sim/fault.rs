@@ -9,7 +9,8 @@ use std::{
     },
 };
 
-/// Something that the library does to the machine. Each is a moment at which it may crash.
+/// Something that the library does to the machine. Each is a moment at which it may crash. All but
+/// those of a copy into a mapping, and waiting, may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Call {
@@ -63,8 +64,6 @@ pub enum Call {
     Spawn,
     /// Waiting.
     Park,
-    /// Waking who waits.
-    Wake,
 }
 
 /// How a call goes wrong.
@@ -73,7 +72,7 @@ pub enum Call {
 pub enum Effect {
     /// It does nothing and returns this error of the operating system.
     Fail(i32),
-    /// A write does part of it and says so.
+    /// A read or a write does part of it and says so.
     Short,
     /// A sync fails. From then on the page cache takes for written what was to be synced: it is
     /// read as written until the cache forgets it, and the next sync returns success. (Of a

@@ -1,6 +1,13 @@
 //! An open file of a simulated machine, and its mapped memory.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
@@ -41,11 +48,14 @@ impl Place {
         call: Call,
         effect: impl FnOnce(&mut State, Option<Struck>) -> io::Result<R>,
     ) -> io::Result<R> {
-        let path = |storage: &Storage| {
-            let named = storage.name_of(self.node);
-            named.unwrap_or_else(|| self.path.clone())
-        };
+        let path = |storage: &Storage| self.name(storage);
         self.machine.call(call, path, effect)
+    }
+
+    /// Its path now, or the last that it had.
+    fn name(&self, storage: &Storage) -> PathBuf {
+        let named = storage.name_of(self.node);
+        named.unwrap_or_else(|| self.path.clone())
     }
 
     fn look<R>(&self, state: &State, look: impl FnOnce(&Content) -> R) -> io::Result<R> {
@@ -140,7 +150,13 @@ impl File for SimFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
         let position = usize::try_from(position).map_err(too_far)?;
         let place = &self.place;
-        place.call(Call::Read, |state, _| {
+        place.call(Call::Read, |state, struck| {
+            let mut wanted = into.len();
+            if let Some(struck) = struck.filter(|s| s.is(Effect::Short) && wanted > 1) {
+                struck.happened();
+                wanted /= 2;
+            }
+            let into = into.get_mut(..wanted).unwrap_or_default();
             place.look(state, |content| content.read(into, position))
         })
     }
@@ -171,6 +187,12 @@ impl File for SimFile {
         self.check_writable()?;
         let len = usize::try_from(len).map_err(too_far)?;
         self.place.call(Call::SetLen, |state, _| {
+            if state.is_mapped_behind(self.place.node, len) {
+                let path = self.place.path.display();
+                state.problem(format!(
+                    "SIGBUS: {path} is cut to {len} and read behind that"
+                ));
+            }
             let set = |content: &mut Content, time| content.set_len(len, time);
             state.storage.change(self.place.node, set);
             Ok(())
@@ -240,12 +262,16 @@ impl File for SimFile {
     fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter> {
         self.check_writable()?;
         let memory = self.memory(capacity)?;
-        let watch = Arc::new(Mapping(Arc::clone(&self.place)));
-        Ok(MapWriter::watched(memory, published, watch))
+        Ok(MapWriter::watched(
+            memory,
+            published,
+            self.mapping(published),
+        ))
     }
 
     fn map_reader(&self, len: usize) -> io::Result<MapReader> {
-        Ok(MapReader::new(self.memory(len)?, len))
+        let memory = self.memory(len)?;
+        Ok(MapReader::watched(memory, len, self.mapping(len)))
     }
 }
 
@@ -259,31 +285,39 @@ impl SimFile {
         })?;
         Ok(MmapRaw::from(memory))
     }
+
+    fn mapping(&self, readable: usize) -> Arc<Mapping> {
+        let readable = Arc::new(AtomicUsize::new(readable));
+        let place = Arc::clone(&self.place);
+        place.machine.state().map(place.node, &readable);
+        Arc::new(Mapping { place, readable })
+    }
 }
 
-/// A mapping to append to. It keeps the file as long as it lives.
+/// A mapping. It keeps the file as long as it lives.
 #[derive(Debug)]
-struct Mapping(Arc<Place>);
+struct Mapping {
+    place: Arc<Place>,
+    /// So many bytes may be read at any time.
+    readable: Arc<AtomicUsize>,
+}
 
 impl Mapping {
     fn tell(&self, call: Call, effect: impl FnOnce(&mut State)) {
-        let told = self.0.call(call, |state, _| {
-            effect(state);
-            Ok(())
-        });
-        debug_assert!(told.is_ok(), "a store into memory returns no error");
+        let path = |storage: &Storage| self.place.name(storage);
+        self.place.machine.pass_moment(call, path, effect);
     }
 }
 
 impl MapWatch for Mapping {
     fn before_copy(&self, position: usize, len: usize) {
         self.tell(Call::BeforeCopy, |state| {
-            let content = state.storage.content(self.0.node);
+            let content = state.storage.content(self.place.node);
             let is_safe = content.is_some_and(|content| {
                 content.missing_pages(position, len) == 0 && position + len <= content.len()
             });
             if !is_safe {
-                let path = self.0.path.display();
+                let path = self.place.path.display();
                 state.problem(format!(
                     "SIGBUS: {len} bytes at {position} of {path} have no blocks, or are behind the end"
                 ));
@@ -292,7 +326,7 @@ impl MapWatch for Mapping {
     }
 
     fn after_copy(&self, position: usize, bytes: &[u8]) {
-        let mut state = self.0.machine.state();
+        let mut state = self.place.machine.state();
         let split = state.random.below(bytes.len() + 1);
         let (front, back) = bytes.split_at(split.min(bytes.len()));
         let mut halves = [(front, position), (back, position + front.len())];
@@ -301,13 +335,16 @@ impl MapWatch for Mapping {
             halves.reverse();
         }
         let [first, last] = halves;
-        self.0.put(&mut state, first.0, first.1);
+        self.place.put(&mut state, first.0, first.1);
         drop(state);
-        self.tell(Call::HalfCopied, |state| self.0.put(state, last.0, last.1));
+        self.tell(Call::HalfCopied, |state| {
+            self.place.put(state, last.0, last.1);
+        });
         self.tell(Call::Copied, |_| ());
     }
 
-    fn after_publish(&self) {
+    fn after_publish(&self, end: usize) {
+        self.readable.store(end, Ordering::Relaxed);
         self.tell(Call::Published, |_| ());
     }
 }

@@ -6,7 +6,10 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,8 @@ use super::{
 
 /// What each call takes, at least.
 const CALL_TIME: Duration = Duration::from_micros(2);
+/// What looking at the clock takes.
+const LOOK_TIME: Duration = Duration::from_nanos(100);
 /// The wall clock when a machine is switched on: a moment in 2026.
 const WALL_START: u64 = 1_790_000_000_000;
 
@@ -49,6 +54,8 @@ pub(super) struct State {
     faults: Faults,
     pub(super) locks: std::collections::BTreeMap<NodeId, u64>,
     pub(super) handles: u64,
+    /// Mappings, and how much of each may be read.
+    mappings: Vec<(NodeId, Weak<AtomicUsize>)>,
     wall: i128,
     observer: Option<Observer>,
     points: u64,
@@ -132,8 +139,9 @@ impl Machine {
 
     /// A machine that starts, or a process that starts on it, with what another one left.
     pub fn boot(disk: Disk, seed: u64) -> Self {
-        let mut random = Random::new(seed);
         let (storage, boot) = disk.into_parts();
+        // What was random before the crash is not drawn again.
+        let mut random = Random::new(seed ^ boot.rotate_left(32) ^ storage.now().rotate_left(48));
         let state = State {
             storage,
             schedule: Schedule::new(random.fork()),
@@ -141,6 +149,7 @@ impl Machine {
             faults: Faults::default(),
             locks: std::collections::BTreeMap::new(),
             handles: 0,
+            mappings: Vec::new(),
             wall: 0,
             observer: None,
             points: 0,
@@ -179,7 +188,7 @@ impl Machine {
         self.inner.state.lock().schedule.switch_never();
     }
 
-    /// Is called before each call takes effect. It must not use the machine.
+    /// Is called before each call takes effect. It must not use the machine, and not panic.
     pub fn observe(&self, observer: impl FnMut(&Moment<'_>) + Send + 'static) {
         self.inner.state.lock().observer = Some(Box::new(observer));
     }
@@ -250,6 +259,20 @@ impl Machine {
 }
 
 impl State {
+    pub(super) fn map(&mut self, node: NodeId, readable: &Arc<AtomicUsize>) {
+        self.mappings
+            .retain(|(_, readable)| readable.strong_count() > 0);
+        self.mappings.push((node, Arc::downgrade(readable)));
+    }
+
+    /// Whether a mapping of the file may be read behind `len`.
+    pub(super) fn is_mapped_behind(&self, node: NodeId, len: usize) -> bool {
+        let of_node = self.mappings.iter().filter(|(mapped, _)| *mapped == node);
+        of_node
+            .filter_map(|(_, readable)| readable.upgrade())
+            .any(|readable| readable.load(Ordering::Relaxed) > len)
+    }
+
     pub(super) fn problem(&mut self, problem: String) {
         self.problems.push(problem);
     }
@@ -260,8 +283,11 @@ impl Inner {
         self.boot
     }
 
+    /// The time. Who only looks at it sees it pass too.
     pub(super) fn now(&self) -> Duration {
-        self.state.lock().schedule.now
+        let mut state = self.state.lock();
+        state.schedule.now += LOOK_TIME;
+        state.schedule.now
     }
 
     pub(super) fn wall_millis(&self) -> u64 {
@@ -290,6 +316,20 @@ impl Inner {
         self.show(&mut state, call, &path);
         let struck = state.faults.strike(call, &path)?;
         effect(&mut state, struck)
+    }
+
+    /// A moment of something that can't fail.
+    pub(super) fn pass_moment(
+        self: &Arc<Self>,
+        call: Call,
+        path: impl FnOnce(&Storage) -> PathBuf,
+        effect: impl FnOnce(&mut State),
+    ) {
+        self.pass();
+        let mut state = self.state.lock();
+        let path = path(&state.storage);
+        self.show(&mut state, call, &path);
+        effect(&mut state);
     }
 
     fn show(&self, state: &mut State, call: Call, path: &Path) {
@@ -379,9 +419,13 @@ impl Inner {
         let me = self.state.lock().schedule.add_thread();
         let (machine, owned) = (Arc::clone(self), name.to_owned());
         let body = move || machine.thread(me, &owned, run);
-        std::thread::Builder::new()
+        let spawned = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(body)?;
+            .spawn(body);
+        if let Err(error) = spawned {
+            self.state.lock().schedule.cancel(me);
+            return Err(error);
+        }
         Ok(me)
     }
 

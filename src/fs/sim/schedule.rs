@@ -185,6 +185,11 @@ impl Schedule {
         self.next()
     }
 
+    /// It was not started after all.
+    pub(super) fn cancel(&mut self, thread: ThreadId) {
+        self.set(thread, ThreadState::Ended);
+    }
+
     /// The process is over: nobody goes on.
     pub(super) fn end_all(&mut self, me: ThreadId) {
         self.set(me, ThreadState::Ended);
