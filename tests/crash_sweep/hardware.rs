@@ -86,7 +86,6 @@ pub fn run(name: &str, mode: WriteMode, seed: u64, tally: &Tally) -> Result<(), 
 
 impl Bench<'_> {
     fn world(&self) -> World {
-        self.tally.ran();
         World::new(self.seed, self.mode)
     }
 
@@ -125,6 +124,7 @@ impl Bench<'_> {
 
     /// Looks at what both kinds of crash leave of a world.
     fn look_after(&self, world: &World) -> Result<(), String> {
+        self.tally.ran(world.machine.moments());
         if let [problem, ..] = world.machine.problems().as_slice() {
             return Err(problem.clone());
         }

@@ -5,6 +5,7 @@
 //! ```sh
 //! cargo test --features testing --test crash_sweep                       # as in CI
 //! cargo test --features testing --test crash_sweep -- --seeds 1000       # for as long as you like
+//! cargo test --features testing --test crash_sweep -- --seeds 1000 --only random
 //! cargo test --features testing --test crash_sweep -- --replay rolls/mapped/3
 //! ```
 //!
@@ -39,6 +40,8 @@ struct Arguments {
     /// Seeds for each workload.
     seeds: u64,
     replay: Option<Job>,
+    /// A workload that alone is of interest.
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -50,19 +53,29 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let jobs = match &arguments.replay {
-        Some(job) => vec![job.clone()],
-        None => sweep::jobs(arguments.seeds),
+    let jobs: Vec<_> = match (&arguments.replay, &arguments.only) {
+        (Some(job), _) => vec![job.clone()],
+        (None, Some(name)) => {
+            let jobs = sweep::jobs(arguments.seeds).into_iter();
+            jobs.filter(|job| job.is(name)).collect()
+        }
+        (None, None) => sweep::jobs(arguments.seeds),
     };
+    if jobs.is_empty() {
+        eprintln!("there is no such workload");
+        return ExitCode::from(2);
+    }
     let tally = Tally::default();
     let failures = run(&jobs, &tally);
     print!("{tally}");
     for failure in &failures {
         eprintln!("\n{failure}");
     }
-    let lacks = match arguments.replay {
-        Some(_) => Vec::new(),
-        None => tally.lacks(ENOUGH),
+    let is_whole = arguments.replay.is_none() && arguments.only.is_none();
+    let lacks = if is_whole {
+        tally.lacks(ENOUGH)
+    } else {
+        Vec::new()
     };
     for lack in &lacks {
         eprintln!("\n{lack}");
@@ -100,6 +113,7 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     let mut arguments = Arguments {
         seeds: 2,
         replay: None,
+        only: None,
     };
     let mut given = given;
     while let Some(argument) = given.next() {
@@ -111,6 +125,7 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--seeds" => {
                 arguments.seeds = value()?.parse().map_err(|_| "--seeds needs a number")?;
             }
+            "--only" => arguments.only = Some(value()?),
             "--replay" => arguments.replay = Some(value()?.parse()?),
             // What cargo passes to all tests.
             "--list" => return Ok(None),

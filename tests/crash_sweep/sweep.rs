@@ -76,6 +76,11 @@ impl FromStr for Job {
 }
 
 impl Job {
+    /// Whether it is of the workload `name`.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -100,8 +105,8 @@ impl Job {
         let mut world = World::new(self.seed, self.mode);
         let points = world.watch();
         let machine = world.machine.clone();
-        machine.run(|| workload(&mut world));
-        tally.ran();
+        machine.run(|| workload(&mut world, self.seed));
+        tally.ran(machine.moments());
         if let [problem, ..] = world.machine.problems().as_slice() {
             return Err(problem.clone());
         }

@@ -46,6 +46,8 @@ pub struct Tally(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     runs: usize,
+    /// Those before which nothing had changed are not crashed: that would be the same crash again.
+    all_calls: u64,
     points: usize,
     recovery_points: usize,
     openings: usize,
@@ -60,8 +62,12 @@ impl Tally {
         add(&mut self.0.lock().unwrap());
     }
 
-    pub fn ran(&self) {
-        self.add(|counts| counts.runs += 1);
+    /// A workload is over, in which there were so many calls and hooks.
+    pub fn ran(&self, calls: u64) {
+        self.add(|counts| {
+            counts.runs += 1;
+            counts.all_calls += calls;
+        });
     }
 
     /// A moment of a workload, or of a recovery, at which it was crashed.
@@ -121,6 +127,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.0.lock().unwrap();
         writeln!(f, "runs                      {:>8}", counts.runs)?;
+        writeln!(f, "calls and hooks passed    {:>8}", counts.all_calls)?;
         writeln!(f, "crash points              {:>8}", counts.points)?;
         writeln!(f, "crash points in recovery  {:>8}", counts.recovery_points)?;
         writeln!(f, "distinct images           {:>8}", counts.images.len())?;

@@ -8,12 +8,18 @@ use std::{
     time::Duration,
 };
 
-use duralog::{Acks, FlushPolicy, testing::Threads};
+use duralog::{
+    Acks, FlushPolicy, Fsync, LogOptions, ReadMode,
+    testing::{Threads, sim::Random},
+};
 
-use crate::sim::world::{World, value};
+use crate::sim::{
+    PATH,
+    world::{World, value},
+};
 
 /// A workload: its name, and what it does on a new machine.
-pub type Workload = (&'static str, fn(&mut World));
+pub type Workload = (&'static str, fn(&mut World, u64));
 
 pub const ALL: &[Workload] = &[
     ("durable", durable),
@@ -27,6 +33,8 @@ pub const ALL: &[Workload] = &[
     ("consumed", consumed),
     ("reopened", reopened),
     ("aged", aged),
+    ("followed", followed),
+    ("random", random),
 ];
 
 fn values(writer: &str, range: std::ops::Range<usize>, len: usize) -> Vec<String> {
@@ -34,7 +42,7 @@ fn values(writer: &str, range: std::ops::Range<usize>, len: usize) -> Vec<String
 }
 
 /// One after the other, each waited for.
-fn durable(world: &mut World) {
+fn durable(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().build().unwrap();
     for value in values("durable", 0..8, 60) {
@@ -45,7 +53,7 @@ fn durable(world: &mut World) {
 }
 
 /// Nothing is waited for, and one sync comes in between.
-fn written(world: &mut World) {
+fn written(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     for (number, value) in values("written", 0..24, 100).into_iter().enumerate() {
@@ -59,7 +67,7 @@ fn written(world: &mut World) {
 }
 
 /// Several segments fill before anything is synced.
-fn rolls(world: &mut World) {
+fn rolls(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     let values = values("rolls", 0..40, 700);
@@ -75,7 +83,7 @@ fn rolls(world: &mut World) {
 }
 
 /// Batches, which are there as a whole or not at all; the last one fills most of a segment.
-fn batches(world: &mut World) {
+fn batches(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().build().unwrap();
     for batch in 0..5 {
@@ -93,7 +101,7 @@ fn batches(world: &mut World) {
 }
 
 /// The flush policy counts records.
-fn counted(world: &mut World) {
+fn counted(world: &mut World, _: u64) {
     world.options = world.options.clone().flush(FlushPolicy::every_messages(4));
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -106,7 +114,7 @@ fn counted(world: &mut World) {
 }
 
 /// The flush policy has an interval; the background threads flush, seal and note it.
-fn timed(world: &mut World) {
+fn timed(world: &mut World, _: u64) {
     world.options = world
         .options
         .clone()
@@ -127,7 +135,7 @@ fn timed(world: &mut World) {
 }
 
 /// Threads that write at the same time share syncs, while one reads.
-fn shared(world: &mut World) {
+fn shared(world: &mut World, _: u64) {
     let log = world.open();
     let writers: Vec<_> = (0..3)
         .map(|writer| {
@@ -157,7 +165,7 @@ fn shared(world: &mut World) {
 
 /// Each record is sent once the one before was read, while the reader begins to wait again: a
 /// wake-up that is lost leaves it waiting.
-fn handed(world: &mut World) {
+fn handed(world: &mut World, _: u64) {
     const ROUNDS: usize = 40;
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -187,7 +195,7 @@ fn handed(world: &mut World) {
 }
 
 /// Two groups consume what is written meanwhile, and commit.
-fn consumed(world: &mut World) {
+fn consumed(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     let mut billing = world.consumer(&log, "billing");
@@ -206,7 +214,7 @@ fn consumed(world: &mut World) {
 }
 
 /// Closed and opened again, each time with more appended.
-fn reopened(world: &mut World) {
+fn reopened(world: &mut World, _: u64) {
     for round in 0..3 {
         let log = world.open();
         let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -222,7 +230,7 @@ fn reopened(world: &mut World) {
 }
 
 /// Segments roll by age.
-fn aged(world: &mut World) {
+fn aged(world: &mut World, _: u64) {
     world.options = world
         .options
         .clone()
@@ -237,4 +245,99 @@ fn aged(world: &mut World) {
     }
     drop(producer);
     world.close(log);
+}
+
+/// Another process reads while the log is written, and sees each record once.
+fn followed(world: &mut World, _: u64) {
+    const RECORDS: usize = 24;
+    world.options = world.options.clone().flush(FlushPolicy::every_messages(7));
+    let log = world.open();
+    let follower = world.spawn("follower", |world| {
+        let machine = Arc::new(world.machine.clone());
+        let log = duralog::testing::open_read_only(machine, PATH).unwrap();
+        let mut reader = log.reader().build().unwrap();
+        let mut next = 0;
+        while next < RECORDS as u64 {
+            let batch = reader.poll(Duration::from_secs(1)).unwrap();
+            assert_eq!(batch.gaps(), [], "behind {next}");
+            for record in &batch {
+                assert_eq!(record.offset().unwrap(), next);
+                next += 1;
+            }
+        }
+        log.verify().unwrap();
+    });
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    for (number, value) in values("followed", 0..RECORDS, 800).into_iter().enumerate() {
+        world.send(&producer, Acks::Written, &[value]);
+        if number % 10 == 9 {
+            world.machine.sleep(Duration::from_millis(5));
+        }
+    }
+    follower.join();
+    drop(producer);
+    world.close(log);
+}
+
+/// Whatever the seed says.
+fn random(world: &mut World, seed: u64) {
+    let mut random = Random::new(seed);
+    let mut sent = 0;
+    for _ in 0..1 + random.below(3) {
+        world.options = random_options(&mut random, world.options.clone());
+        let log = world.open();
+        let producer = log.producer().build().unwrap();
+        let mut consumer = random.chance(128).then(|| world.consumer(&log, "billing"));
+        for _ in 0..random.below(12) {
+            match random.below(10) {
+                0 => drop(world.sync(&log)),
+                1 => world.machine.sleep(random_pause(&mut random)),
+                2 => {
+                    let sign = random.pick(&[-1, 1]).unwrap_or(1);
+                    world.machine.jump_wall_clock(sign * 40_000_000);
+                }
+                3 => {
+                    if let Some(consumer) = &mut consumer {
+                        world.poll_and_commit(consumer, Duration::ZERO);
+                    }
+                }
+                _ => {
+                    let count = random.pick(&[1, 1, 1, 2, 9]).unwrap_or(1);
+                    let len = random.pick(&[20, 90, 488, 700, 1_900]).unwrap_or(90) / count;
+                    let acks = random.pick(&[Acks::Written, Acks::None, Acks::Durable]);
+                    let values = values("random", sent..sent + count, len.max(16));
+                    world.send(&producer, acks.unwrap_or_default(), &values);
+                    sent += count;
+                }
+            }
+            world.look(&log);
+        }
+        drop((consumer, producer));
+        world.close(log);
+    }
+}
+
+fn random_options(random: &mut Random, options: LogOptions) -> LogOptions {
+    let policies = [
+        FlushPolicy::never(),
+        FlushPolicy::every_append(),
+        FlushPolicy::every_messages(3),
+        FlushPolicy::every(Duration::from_millis(10)),
+    ];
+    let policy = random.pick(&policies).unwrap_or_default();
+    let reading = random.pick(&[ReadMode::Mapped, ReadMode::Copied]);
+    let fsync = random.pick(&[Fsync::Data, Fsync::Full]);
+    options
+        .flush(policy)
+        .read_mode(reading.unwrap_or_default())
+        .fsync(fsync.unwrap_or_default())
+}
+
+fn random_pause(random: &mut Random) -> Duration {
+    let pauses = [
+        Duration::from_millis(1),
+        Duration::from_millis(60),
+        Duration::from_secs(3),
+    ];
+    random.pick(&pauses).unwrap_or_default()
 }
