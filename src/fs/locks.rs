@@ -32,11 +32,6 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         take_in_turn(|| self.0.try_lock()).unwrap_or_else(|| self.0.lock())
     }
-
-    #[inline]
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock()
-    }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Mutex<T> {

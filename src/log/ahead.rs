@@ -67,7 +67,7 @@ impl Shared {
         let seen = self.look();
         pace.follow(now, &seen);
         if seen.end > self.durable() {
-            self.maintenance.wake_settle_if_idle();
+            self.maintenance.wake_settle_if_unaware();
         }
         if self.latch.is_set() {
             return None;

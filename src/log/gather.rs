@@ -81,9 +81,11 @@ impl<'a> Gathering<'a> {
             self.site.log_id,
             Access::Read,
         )?;
-        report.damage.extend(opened.header_damage(&path, base));
         let OpenedSegment {
-            file, len, header, ..
+            file,
+            len,
+            header,
+            damaged_copy,
         } = opened;
         let content = match header {
             None => Content::Unreadable,
@@ -94,6 +96,7 @@ impl<'a> Gathering<'a> {
             Facts {
                 base,
                 header,
+                damaged_copy,
                 content,
             },
         ))

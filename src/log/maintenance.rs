@@ -32,6 +32,10 @@ pub(crate) struct Maintenance {
     ahead: Worker,
     settle: Worker,
     stop: AtomicBool,
+    /// `settle` sleeps until it is woken...
+    pub(super) settle_rests: AtomicBool,
+    /// ...or does not know yet of records that are not durable.
+    pub(super) settle_unaware: AtomicBool,
     /// Durable segments that have no footer yet.
     pub(super) sealable: Mutex<Vec<Arc<Segment>>>,
     pub(super) ahead_pace: Mutex<AheadPace>,
@@ -71,6 +75,21 @@ impl Maintenance {
     /// There is something to sync, to seal or to record.
     pub(crate) fn wake_settle(&self) {
         self.settle.wake();
+    }
+
+    /// There is something to sync by the flush policy.
+    pub(crate) fn wake_settle_if_unaware(&self) {
+        if self.settle_unaware.swap(false, Ordering::SeqCst) {
+            self.wake_settle();
+        }
+    }
+
+    /// There is something to seal or to record. While the thread has a moment to wait for, it sees
+    /// that in time; so a send that syncs by itself seldom pays for waking it.
+    pub(crate) fn wake_settle_if_resting(&self) {
+        if self.settle_rests.swap(false, Ordering::SeqCst) {
+            self.wake_settle();
+        }
     }
 
     pub(crate) fn add_sealable(&self, segments: Vec<Arc<Segment>>) {

@@ -176,7 +176,7 @@ impl Opening {
         report.clean = clean;
         report.rows = plan.rows;
         report.same_boot = self.is_same_boot(&checkpoint);
-        self.report_damage(&found, &plan, report);
+        self.report_damage(&found, &facts, &plan, report);
         if on_damage == OnDamage::Refuse {
             refuse_damage(&report.damage)?;
         }
@@ -273,7 +273,17 @@ impl Opening {
         )
     }
 
-    fn report_damage(&self, found: &[SegmentFile], plan: &Plan, report: &mut RecoveryReport) {
+    fn report_damage(
+        &self,
+        found: &[SegmentFile],
+        facts: &[Facts],
+        plan: &Plan,
+        report: &mut RecoveryReport,
+    ) {
+        for (file, facts) in found.iter().zip(facts) {
+            let damage = facts.header_damage(&file.path, plan.durable);
+            report.damage.extend(damage);
+        }
         for damaged in &plan.damage {
             let path = found.get(damaged.segment).map_or_else(
                 || segment_path(&self.site.dir, damaged.from),
@@ -474,14 +484,16 @@ fn last_time(facts: &Facts) -> Option<u64> {
     }
 }
 
+/// Where a twin stands in, no record is lost; and a power cut tears slots and headers too.
 fn refuse_damage(damage: &[Damage]) -> Result<()> {
-    match damage.split_first() {
+    let mut lost = damage.iter().filter(|damage| damage.from < damage.to);
+    match lost.next() {
         None => Ok(()),
-        Some((first, more)) => Err(ErrorKind::Damaged {
+        Some(first) => Err(ErrorKind::Damaged {
             path: first.path.clone(),
             from: first.from,
             to: first.to,
-            more: more.len(),
+            more: lost.count(),
         }
         .into()),
     }

@@ -18,6 +18,9 @@
 //! An intact frame behind bad bytes does not turn D into F: what was never synced reaches the
 //! device in any order, so a power cut can take an early frame and leave a later one.
 
+use std::path::Path;
+
+use super::report::Damage;
 use crate::{
     error::DecodeError,
     format::segment::{Footer, SegmentHeader},
@@ -31,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) base: Offset,
     /// `None` if neither copy verifies.
     pub(crate) header: Option<SegmentHeader>,
+    /// Where a copy of the header stands that does not verify.
+    pub(crate) damaged_copy: Option<u64>,
     pub(crate) content: Content,
 }
 
@@ -287,6 +292,19 @@ impl Plan {
 }
 
 impl Facts {
+    /// A damaged copy of the header, for which the other one stands in. Where nothing was durable
+    /// yet, a power cut leaves that too.
+    pub(crate) fn header_damage(&self, path: &Path, durable: Offset) -> Option<Damage> {
+        let position = self.damaged_copy?;
+        (self.header.is_some() && self.base < durable).then(|| Damage {
+            path: path.to_path_buf(),
+            position,
+            from: self.base,
+            to: self.base,
+            reason: "a copy of the header is damaged".to_owned(),
+        })
+    }
+
     /// Whether it holds no frame.
     pub(crate) fn is_empty(&self, kept: &Kept) -> bool {
         self.header.is_some() && kept.frames_end == FRAMES_START && !kept.sealed

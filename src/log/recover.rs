@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     plan::{Content, Facts, Kept, Plan},
-    report::{Damage, RecoveryReport},
+    report::RecoveryReport,
 };
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
@@ -58,26 +58,7 @@ pub(crate) struct OpenedSegment {
     /// `None` if neither copy verifies, or if it is another segment's.
     pub(crate) header: Option<SegmentHeader>,
     /// Where a copy stands that does not verify.
-    damaged_copy: Option<u64>,
-}
-
-impl OpenedSegment {
-    /// A damaged copy of the header, for which the other one stands in.
-    pub(crate) fn header_damage(&self, path: &Path, base: Offset) -> Option<Damage> {
-        self.header?;
-        let (path, reason) = (
-            path.to_path_buf(),
-            "a copy of the header is damaged".to_owned(),
-        );
-        let position = self.damaged_copy?;
-        Some(Damage {
-            path,
-            position,
-            from: base,
-            to: base,
-            reason,
-        })
-    }
+    pub(crate) damaged_copy: Option<u64>,
 }
 
 /// Opens the file of the segment at `base` and reads its header.

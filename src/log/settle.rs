@@ -2,10 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{
-    Shared,
-    maintenance::{Maintenance, RETRY_AFTER},
-};
+use super::{Shared, maintenance::RETRY_AFTER};
 use crate::error::Result;
 
 /// Time between checkpoints while records become durable.
@@ -20,18 +17,6 @@ pub(crate) struct SettlePace {
     unsynced_since: Option<Duration>,
     checkpoint_at: Duration,
     retry_at: Duration,
-    /// The thread sleeps until it is woken.
-    sleeps: bool,
-}
-
-impl Maintenance {
-    /// Wakes the thread if it does not know of anything to do.
-    pub(crate) fn wake_settle_if_idle(&self) {
-        // While a step is under way, it looks at the end of the log itself when it is done.
-        if self.settle_pace.try_lock().is_some_and(|pace| pace.sleeps) {
-            self.wake_settle();
-        }
-    }
 }
 
 impl Shared {
@@ -42,7 +27,6 @@ impl Shared {
     pub(crate) fn step_settle(&self) -> Option<Duration> {
         let now = self.site.host.monotonic();
         let mut pace = self.maintenance.settle_pace.lock();
-        pace.sleeps = false;
         if self.latch.is_set() {
             return None;
         }
@@ -99,18 +83,30 @@ impl Shared {
     }
 
     fn next_settle(&self, pace: &mut SettlePace, now: Duration) -> Option<Duration> {
-        // Something may have been appended while this step was busy.
+        // From here on whoever changes something wakes this thread, so look again.
+        self.maintenance
+            .settle_unaware
+            .store(true, Ordering::SeqCst);
+        self.maintenance.settle_rests.store(true, Ordering::SeqCst);
         pace.see(self.end() > self.durable(), now);
         let flush_at = pace.flush_at(self.site.config.flush.interval);
         let retry_at = Some(pace.retry_at).filter(|at| *at > now);
         let waiting = !self.maintenance.sealable.lock().is_empty();
         let seal_at = waiting.then(|| now + SEAL_AGAIN);
         let checkpoint_at = self.is_checkpoint_stale().then_some(pace.checkpoint_at);
-        pace.sleeps = pace.unsynced_since.is_none() && checkpoint_at.is_none();
-        [flush_at, retry_at, seal_at, checkpoint_at]
+        let next = [flush_at, retry_at, seal_at, checkpoint_at]
             .into_iter()
             .flatten()
-            .min()
+            .min();
+        if pace.unsynced_since.is_some() {
+            self.maintenance
+                .settle_unaware
+                .store(false, Ordering::SeqCst);
+        }
+        if next.is_some() {
+            self.maintenance.settle_rests.store(false, Ordering::SeqCst);
+        }
+        next
     }
 
     fn is_checkpoint_stale(&self) -> bool {

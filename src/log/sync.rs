@@ -312,7 +312,7 @@ impl Leader<'_> {
         drop(appender);
         shared.maintenance.add_sealable(sealable);
         // There is something to seal or to record now.
-        shared.maintenance.wake_settle_if_idle();
+        shared.maintenance.wake_settle_if_resting();
         Ok(())
     }
 

@@ -84,6 +84,9 @@ impl ReadOnly {
             lens.push(len);
         }
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
+        for (fact, path) in facts.iter().zip(&paths) {
+            report.damage.extend(fact.header_damage(path, plan.durable));
+        }
         for damaged in &plan.damage {
             report.damage.push(Damage {
                 path: paths
@@ -144,9 +147,11 @@ impl ReadOnly {
         let path = segment_path(&self.dir, base);
         let host = &**self.host();
         let opened = recover::open_segment(host, &path, base, self.meta.id, Access::Read)?;
-        report.damage.extend(opened.header_damage(&path, base));
         let OpenedSegment {
-            file, len, header, ..
+            file,
+            len,
+            header,
+            damaged_copy,
         } = opened;
         report.segments += 1;
         report.bytes += len as u64;
@@ -155,6 +160,7 @@ impl ReadOnly {
                 Facts {
                     base,
                     header,
+                    damaged_copy,
                     content: Content::Unreadable,
                 },
                 len,
@@ -181,6 +187,7 @@ impl ReadOnly {
             Facts {
                 base,
                 header: Some(header),
+                damaged_copy,
                 content: Content::Surveyed(survey),
             },
             len,

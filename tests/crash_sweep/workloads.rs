@@ -283,7 +283,7 @@ fn followed(world: &mut World, _: u64) {
 fn random(world: &mut World, seed: u64) {
     let mut random = Random::new(seed);
     let mut sent = 0;
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..=random.below(3) {
         world.options = random_options(&mut random, world.options.clone());
         let log = world.open();
         let producer = log.producer().build().unwrap();

@@ -147,14 +147,23 @@ impl Oracle {
     /// A group begins at `offset`, if it is new.
     pub fn group_begins(&mut self, name: &str, offset: u64) {
         let group = self.change().groups.entry(name.to_owned()).or_default();
-        group.commits.push(offset);
+        if group.commits.is_empty() {
+            group.commits.push(offset);
+        }
+    }
+
+    /// The group is there, and will not be gone again.
+    pub fn group_made(&mut self, name: &str) {
+        let group = self.change().groups.entry(name.to_owned()).or_default();
+        group.returned.get_or_insert(0);
     }
 
     pub fn commit_begins(&mut self, name: &str, offset: u64) {
-        self.group_begins(name, offset);
+        let group = self.change().groups.entry(name.to_owned()).or_default();
+        group.commits.push(offset);
     }
 
-    /// The making of the group, or its last commit, returned.
+    /// The last commit returned.
     pub fn commit_returned(&mut self, name: &str) {
         let group = self.change().groups.entry(name.to_owned()).or_default();
         group.returned = group.commits.len().checked_sub(1);

@@ -162,7 +162,7 @@ impl World {
     pub fn consumer(&self, log: &Log, group: &str) -> Consumer {
         self.oracle(|oracle| oracle.group_begins(group, 0));
         let consumer = log.consumer(group).build().unwrap();
-        self.oracle(|oracle| oracle.commit_returned(group));
+        self.oracle(|oracle| oracle.group_made(group));
         consumer
     }
 
