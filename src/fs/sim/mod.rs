@@ -3,6 +3,40 @@
 //! The library runs on it as on the real one. What is left to chance (which thread goes on, what a
 //! power cut leaves, which sectors a failed sync wrote) follows from a seed.
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use duralog::{
+//!     Log, Record,
+//!     testing::{
+//!         self,
+//!         sim::{Choices, Machine},
+//!     },
+//! };
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let machine = Machine::new(1);
+//!     let host = Arc::new(machine.clone());
+//!     let disk = machine.run(|| {
+//!         let log = testing::open(host, &Log::options(), "/data/log")?;
+//!         let producer = log.producer().build()?;
+//!         producer.send(Record::new("durable"))?.wait()?;
+//!         drop(producer.send(Record::new("only written"))?);
+//!         Ok::<_, Box<dyn std::error::Error>>(machine.power_cut(&mut Choices::nothing()))
+//!     })?;
+//!
+//!     // The power is back.
+//!     let machine = Machine::boot(disk, 2);
+//!     let host = Arc::new(machine.clone());
+//!     machine.run(|| {
+//!         let log = testing::open(host, &Log::options(), "/data/log")?;
+//!         assert_eq!(log.recovery().lost_tail.as_ref().unwrap().start, 1);
+//!         assert_eq!(machine.problems(), [""; 0]);
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
 //! What is simulated, and after what:
 //!
 //! * **Sectors.** A device writes 512 bytes as a whole or not at all. Since the last sync each
