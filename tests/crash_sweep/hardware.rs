@@ -419,6 +419,27 @@ fn flipped_bits(bench: &Bench) -> Result<(), String> {
         let disk = point.disk.power_cut(&mut Choices::nothing());
         flip(bench, &disk, &point.oracle, &mut random)?;
     }
+    for point in points.iter().step_by(5) {
+        let disk = point.disk.power_cut(&mut Choices::nothing());
+        rot_slots(bench, &disk, &point.oracle)
+            .map_err(|why| format!("moment {}: {why}", point.number))?;
+    }
+    Ok(())
+}
+
+/// Either slot of the checkpoint rots: the other one has to suffice.
+fn rot_slots(bench: &Bench, disk: &Disk, oracle: &Oracle) -> Result<(), String> {
+    const SLOT: usize = 4096;
+    let path = Path::new(PATH).join("checkpoint");
+    for byte in [13, 40, SLOT + 13, SLOT + 40] {
+        let mut flipped = disk.clone();
+        if flipped.flip_bit(&path, byte, 3) {
+            bench.tally.happened(Kind::FlippedBit, 1);
+            bench
+                .look_damaged(&flipped, oracle)
+                .map_err(|why| format!("byte {byte} of the checkpoint: {why}"))?;
+        }
+    }
     Ok(())
 }
 
