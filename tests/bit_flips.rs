@@ -399,6 +399,12 @@ fn is_used(file: &Path, bytes: &[u8], byte: usize) -> bool {
     if is_segment(file) {
         return byte >= FRAMES_START || byte % SECTOR < SEGMENT_HEADER;
     }
+    if file
+        .extension()
+        .is_some_and(|extension| extension == "index")
+    {
+        return true;
+    }
     let slot = byte / SLOT * SLOT;
     let length = number(&bytes[slot + 24..slot + SLOT_HEADER]);
     byte % SLOT < SLOT_HEADER + length

@@ -26,6 +26,7 @@ use scenario::{AFTERWARDS, BOOTS, COMMITTED, EPOCH, GROUP, LOST_TAIL, SYNCED_SEN
 
 /// What the first release wrote. Must never change: logs like this are on disks.
 const GOLDEN: &str = include_str!("fixtures/format_1.txt");
+const INDEXES: [&str; 2] = ["00000000000000000000.index", "00000000000000000007.index"];
 const SEGMENTS: [&str; 3] = [
     "00000000000000000000.log",
     "00000000000000000007.log",
@@ -44,6 +45,7 @@ fn written_now() -> Files {
     let files: Files = names
         .into_iter()
         .chain(SEGMENTS)
+        .chain(INDEXES)
         .map(|name| (name.to_owned(), fs::read(dir.join(name)).unwrap()))
         .collect();
     let is_file = |path: &PathBuf| path.is_file() && fs::metadata(path).unwrap().len() > 0;
@@ -62,6 +64,7 @@ fn parts(name: &str, bytes: &[u8]) -> Parts {
         "meta" => reader::slots(bytes, *b"dlogMET\n").1,
         "checkpoint" => reader::slots(bytes, *b"dlogCHK\n").1,
         _ if name.starts_with("groups/") => reader::slots(bytes, *b"dlogGRP\n").1,
+        _ if INDEXES.contains(&name) => reader::index(bytes).1,
         _ => reader::segment(bytes).1,
     }
 }
@@ -183,6 +186,27 @@ fn the_text_of_the_format_suffices_to_read_every_record() {
     let offsets = (0..end).chain([resumed]);
     for ((record, found), offset) in sent.iter().zip(&found).zip(offsets) {
         assert_eq!(**found, expected(record, offset, found.append_time));
+    }
+}
+
+#[test]
+fn the_text_of_the_format_suffices_to_find_a_frame_by_the_index() {
+    let files = golden();
+    for (index, segment) in INDEXES.into_iter().zip(SEGMENTS) {
+        let (index, _) = reader::index(&files[index]);
+        let (segment, parts) = reader::segment(&files[segment]);
+        assert_eq!((index.id, index.base), (segment.id, segment.base));
+        let mut next = 1024 + 4096;
+        let mut expected = Vec::new();
+        let is_frame = |(name, _): &&(String, std::ops::Range<usize>)| name.starts_with("frame");
+        for (number, (_, range)) in parts.iter().filter(is_frame).enumerate() {
+            if range.start >= next {
+                next = range.start + 4096;
+                let record = &segment.records[number];
+                expected.push((record.offset - index.base, range.start, record.append_time));
+            }
+        }
+        assert_eq!(index.entries, expected);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) const GROUPS: &str = "groups";
 pub(crate) const QUARANTINE: &str = "quarantine";
 
 const SEGMENT_SUFFIX: &str = ".log";
+const INDEX_SUFFIX: &str = ".index";
 const GROUP_SUFFIX: &str = ".offset";
 const PREPARED_PREFIX: &str = "next-";
 /// Digits of the largest offset.
@@ -40,6 +41,17 @@ pub(crate) fn parse_segment(name: &str) -> Option<Offset> {
     } else {
         None
     }
+}
+
+/// The index of the segment that starts at `base`.
+pub(crate) fn index(base: Offset) -> String {
+    format!("{base:0OFFSET_DIGITS$}{INDEX_SUFFIX}")
+}
+
+/// The base offset in an index's name; `None` if it is not one.
+pub(crate) fn parse_index(name: &str) -> Option<Offset> {
+    let stem = name.strip_suffix(INDEX_SUFFIX)?;
+    parse_segment(&format!("{stem}{SEGMENT_SUFFIX}"))
 }
 
 /// A prepared segment whose first offset is not known yet.

@@ -66,6 +66,25 @@
 //! frame, each u64. It is written only once all before it, and the segment's
 //! directory entry, are durable. The file ends with it once no mapping of the longer file is left.
 //!
+//! # The index of a segment
+//!
+//! Named as the segment, `.index` for `.log`. Written before the footer, so that a sealed segment
+//! has it, unless it got lost; it can be made from the segment at any time.
+//!
+//! ```text
+//!  byte 0       8     12   14   16   24     32      36   40
+//!       +-------+-----+----+----+----+------+-------+----+- - - - -
+//!       | magic | crc | v  | 0  | id | base | count | 0  | entries
+//!       +-------+-----+----+----+----+------+-------+----+- - - - -
+//!        "dlogIDX\n"    u16  u16  u64  u64    u32
+//! ```
+//!
+//! `id` and `base` are the segment's. An entry, 16 bytes, tells of a frame: relative offset u32,
+//! position u32, append time u64 ms. The first is of the first frame that starts 4096 bytes or
+//! more behind the start of the frames, each other one of the first frame that far behind the one
+//! before. `crc` covers everything behind it, seeded with the magic as a number, exclusive or `id`,
+//! at position 0.
+//!
 //! # A file of two slots
 //!
 //! `meta`, `checkpoint` and `groups/*.offset`: 8192 bytes, a slot in each 4096.
@@ -94,6 +113,7 @@ pub(crate) mod checksum;
 pub(crate) mod file_name;
 pub(crate) mod frame;
 pub(crate) mod group;
+pub(crate) mod index;
 pub(crate) mod meta;
 pub(crate) mod segment;
 pub(crate) mod slots;

@@ -233,8 +233,7 @@ impl Shared {
             return Err(Error::io("roll to", &path, error));
         }
         let writer = std::mem::replace(&mut appender.writer, next.writer);
-        let view = appender.writer.view(self.copies());
-        let segment = Segment::active(path, appender.writer.header, view);
+        let segment = Segment::active(path, &appender.writer, self.copies());
         if let Some(rolled) = self.segments.last() {
             let footer = Footer {
                 end: base,

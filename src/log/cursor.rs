@@ -241,15 +241,8 @@ impl Cursor {
                 self.gap(spot.base.min(end), GapReason::LostTail);
             }
             if let Some(view) = spot.view.clone() {
-                let expected = spot.base;
-                self.buffer.clear();
-                let at = FRAMES_START;
-                self.place = Some(Place {
-                    spot,
-                    view,
-                    at,
-                    expected,
-                });
+                let place = Place::new(spot, view);
+                self.place = Some(place.nearer(self.position, &mut self.buffer)?);
                 return Ok(true);
             }
             if !self.pass_unreadable(spot.next, end) {
@@ -421,6 +414,34 @@ impl Cursor {
 }
 
 impl Place {
+    fn new(spot: Spot, view: View) -> Self {
+        let (at, expected) = (FRAMES_START, spot.base);
+        Self {
+            spot,
+            view,
+            at,
+            expected,
+        }
+    }
+
+    /// Moved to where the index says that a frame at or before `offset` stands, if it does.
+    fn nearer(mut self, offset: Offset, buffer: &mut Buffer) -> Result<Self> {
+        buffer.clear();
+        let base = self.spot.base;
+        let index = self.spot.index.take();
+        let Some(entry) = index.and_then(|index| index.by_offset(offset, base)) else {
+            return Ok(self);
+        };
+        self.at = widen(entry.position);
+        self.expected = base.advance(entry.relative_offset.into());
+        let stands = self.frame(buffer).map_err(|error| self.io(error))?.is_ok();
+        if !stands {
+            buffer.clear();
+            (self.at, self.expected) = (FRAMES_START, base);
+        }
+        Ok(self)
+    }
+
     /// The frame at the place, verified.
     #[inline]
     fn frame(&self, buffer: &mut Buffer) -> io::Result<Result<FrameAt, DecodeError>> {
@@ -465,7 +486,8 @@ impl Place {
 /// What reading returns.
 pub(crate) fn offset_for_time(source: &Arc<dyn Source>, millis: u64) -> Result<Offset> {
     let end = source.visible_end()?;
-    let mut cursor = Cursor::new(Arc::clone(source), source.start());
+    let start = last_place_before(source, millis)?.max(source.start());
+    let mut cursor = Cursor::new(Arc::clone(source), start);
     let limits = Limits {
         records: 1024,
         bytes: 1 << 20,
@@ -486,4 +508,39 @@ pub(crate) fn offset_for_time(source: &Arc<dyn Source>, millis: u64) -> Result<O
             }
         }
     }
+}
+
+/// The first offset of a frame that was appended before `millis`, and not long before: append times
+/// never go back, so segments and the entries of an index are in order of them.
+fn last_place_before(source: &Arc<dyn Source>, millis: u64) -> Result<Offset> {
+    let bases = source.bases()?;
+    let (mut low, mut high) = (0, bases.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let base = bases.get(middle).copied().unwrap_or_default();
+        // A segment that does not tell counts as later: then more is read, and nothing is missed.
+        if first_time(source, base)?.is_some_and(|time| time < millis) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let Some(&base) = low.checked_sub(1).and_then(|last| bases.get(last)) else {
+        return Ok(source.start());
+    };
+    let spot = source.find(base.next())?.filter(|spot| spot.base == base);
+    let entry = spot.and_then(|spot| spot.index?.by_time(millis));
+    Ok(entry.map_or(base, |entry| base.advance(entry.relative_offset.into())))
+}
+
+/// The append time of a segment's first frame.
+fn first_time(source: &Arc<dyn Source>, base: Offset) -> Result<Option<u64>> {
+    let spot = source.find(base)?.filter(|spot| spot.base == base);
+    let Some((view, spot)) = spot.and_then(|spot| Some((spot.view.clone()?, spot))) else {
+        return Ok(None);
+    };
+    let place = Place::new(spot, view);
+    let frame = place.frame(&mut Buffer::default());
+    let frame = frame.map_err(|error| place.io(error))?;
+    Ok(frame.ok().map(|frame| frame.append_time))
 }

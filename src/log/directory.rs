@@ -69,7 +69,12 @@ impl Listing {
             file_name::META => self.has_meta = true,
             file_name::LOCK | file_name::META_NEW | file_name::CHECKPOINT => {}
             file_name::GROUPS | file_name::QUARANTINE => wanted = EntryKind::Directory,
-            _ if segment.is_some() || file_name::is_prepared(name) => self.other = true,
+            _ if segment.is_some()
+                || file_name::is_prepared(name)
+                || file_name::parse_index(name).is_some() =>
+            {
+                self.other = true;
+            }
             _ => {
                 self.other = true;
                 return Ok(());

@@ -453,8 +453,7 @@ impl Opening {
                 new.writer.file().sync(kind).map_err(failed)?;
                 slot_file::sync_dir(&*self.site.host, &self.site.dir)?;
             }
-            let view = new.writer.view(copy);
-            return Ok((Segment::active(path, new.writer.header, view), new.writer));
+            return Ok((Segment::active(path, &new.writer, copy), new.writer));
         };
         let path = &found.path;
         let io = |error| Error::io("open", path, error);
@@ -470,8 +469,7 @@ impl Opening {
             .ok_or_else(|| Error::decode(path, 0, DecodeError::Checksum))?;
         opened.file.set_len(*frames_end as u64).map_err(io)?;
         let writer = open_writer(&opened.file, header, *frames_end, &self.site).map_err(io)?;
-        let view = writer.view(copy);
-        Ok((Segment::active(path.clone(), header, view), writer))
+        Ok((Segment::active(path.clone(), &writer, copy), writer))
     }
 }
 

@@ -305,6 +305,15 @@ impl Facts {
         })
     }
 
+    /// Whether its footer was read.
+    pub(crate) fn has_footer(&self) -> bool {
+        match &self.content {
+            Content::Sealed { .. } => true,
+            Content::Surveyed(survey) => survey.footer.is_some(),
+            Content::Closed { .. } | Content::Unreadable => false,
+        }
+    }
+
     /// Whether it holds no frame.
     pub(crate) fn is_empty(&self, kept: &Kept) -> bool {
         self.header.is_some() && kept.frames_end == FRAMES_START && !kept.sealed

@@ -14,13 +14,14 @@ use std::{
 use super::{
     directory, recover,
     report::Gap,
-    segments::{Spot, segment_path},
+    segments::{Spot, load_index, segment_path},
     source::Source,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         checkpoint::{Checkpoint, Mark},
+        file_name,
         meta::Meta,
         segment::SegmentHeader,
     },
@@ -232,10 +233,15 @@ impl Source for ReadOnly {
         };
         let path = segment_path(&self.dir, base);
         let mut previous_end = base;
+        let mut index = None;
         let view = match self.segment(&mut state, base)? {
             None => None,
             Some((file, header)) => {
                 previous_end = header.previous_end;
+                if offset > base && next.is_some() {
+                    let path = path.with_file_name(file_name::index(base));
+                    index = load_index(&*self.host, &path, &header, true);
+                }
                 let len = file
                     .len()
                     .map_err(|error| Error::io("read", &path, error))?;
@@ -248,8 +254,13 @@ impl Source for ReadOnly {
             previous_end,
             path,
             view,
+            index,
             next,
         }))
+    }
+
+    fn bases(&self) -> Result<Vec<Offset>> {
+        self.list_segments()
     }
 
     fn is_foreign(&self) -> bool {

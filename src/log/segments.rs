@@ -11,17 +11,22 @@ use crate::{
     format::{
         file_name,
         frame::Stamp,
+        index,
         segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
     fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
     offset::Offset,
-    segment::{End, View},
+    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, View, build_index},
     slot_file::sync_failed,
 };
 
-/// Sealed segments whose views are kept at hand: bounds mappings and open files.
-const CACHED_VIEWS: usize = 16;
+/// Sealed segments whose views are kept at hand: bounds mappings.
+const CACHED_VIEWS: usize = 256;
+/// The same where segments are read by copying: bounds open files.
+const CACHED_FILES: usize = 16;
+/// Bytes of the largest index.
+pub(crate) const INDEX_MAX: usize = 16 << 20;
 
 /// A segment of the log.
 #[derive(Debug)]
@@ -33,6 +38,15 @@ pub(crate) struct Segment {
     /// `None` if neither copy of the header verifies: then nothing in it can be read.
     header: Option<SegmentHeader>,
     state: Mutex<State>,
+    index: Mutex<IndexState>,
+}
+
+#[derive(Debug, Default)]
+struct IndexState {
+    /// Of a segment that is written, until it is sealed.
+    live: Option<LiveIndex>,
+    /// At hand while the view is.
+    loaded: Option<Index>,
 }
 
 #[derive(Debug, Default)]
@@ -65,12 +79,21 @@ impl FooterState {
 
 impl Segment {
     /// The segment that is written from now on.
-    pub(crate) fn active(path: PathBuf, header: SegmentHeader, view: View) -> Arc<Self> {
+    pub(crate) fn active(path: PathBuf, writer: &SegmentWriter, copy: bool) -> Arc<Self> {
+        let header = writer.header;
         let state = State {
-            view: Some(view),
+            view: Some(writer.view(copy)),
             ..State::default()
         };
-        Self::new(path, header.base, header.previous_end, Some(header), state)
+        let live = Some(writer.index());
+        Self::new(
+            path,
+            header.base,
+            header.previous_end,
+            Some(header),
+            state,
+            live,
+        )
     }
 
     /// One that is not written any more, with its frames' end.
@@ -85,7 +108,7 @@ impl Segment {
             frames_end: Some(frames_end),
             ..State::default()
         };
-        Self::new(path, base, previous_end, header, state)
+        Self::new(path, base, previous_end, header, state, None)
     }
 
     fn new(
@@ -94,13 +117,16 @@ impl Segment {
         previous_end: Offset,
         header: Option<SegmentHeader>,
         state: State,
+        live: Option<LiveIndex>,
     ) -> Arc<Self> {
+        let index = IndexState { live, loaded: None };
         Arc::new(Self {
             base,
             previous_end,
             path,
             header,
             state: Mutex::new(state),
+            index: Mutex::new(index),
         })
     }
 
@@ -118,7 +144,7 @@ impl Segment {
         self.state.lock().file.clone()
     }
 
-    /// Writes the footer and cuts the file behind it. Everything in the segment, and its
+    /// Writes the index, then the footer, and cuts the file behind it. Everything in the segment, and its
     /// directory entry, must be durable. Returns whether it is done: while a mapping of the longer
     /// file is read, the cut has to wait. (The cut itself need not be durable: a file that is
     /// longer again after a power cut is cut when the log is opened.)
@@ -126,7 +152,7 @@ impl Segment {
     /// # Errors
     ///
     /// `Io`, `StorageFull`, `SyncFailed`.
-    pub(crate) fn seal(&self, sync: Option<SyncKind>) -> Result<bool> {
+    pub(crate) fn seal(&self, host: &dyn Host, sync: Option<SyncKind>) -> Result<bool> {
         let pending = {
             let state = self.state.lock();
             state.file.clone().zip(state.frames_end).zip(state.footer)
@@ -136,6 +162,7 @@ impl Segment {
         };
         if let Some(footer) = footer.unwritten() {
             // Not under the lock, for which readers wait: this is up to the device.
+            self.store_index(host, &*file, frames_end, &header, sync)?;
             self.write_footer(&*file, &header, &footer, frames_end, sync)?;
             self.state.lock().footer = Some(FooterState::Written);
         }
@@ -171,6 +198,90 @@ impl Segment {
             .map_err(|error| sync_failed(&self.path, error))
     }
 
+    /// Writes the index of a segment whose frames are all there. Where that fails there is none,
+    /// and it is made anew when it is needed.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`.
+    fn store_index(
+        &self,
+        host: &dyn Host,
+        file: &dyn File,
+        frames_end: usize,
+        header: &SegmentHeader,
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let live = self.index.lock().live.clone();
+        let entries = match live {
+            Some(live) if live.is_whole => Ok(live.entries()),
+            _ => build_index(header, &mut FileBytes::new(file, frames_end)),
+        };
+        let Ok(entries) = entries else { return Ok(()) };
+        let stored = self.put_index(host, &index::encode(header.id, header.base, &entries), sync);
+        if stored.is_err() {
+            drop(host.remove_file(&self.index_path()));
+        }
+        match stored {
+            Err(error) if error.is_latched() => Err(error),
+            _ => {
+                *self.index.lock() = IndexState::default();
+                Ok(())
+            }
+        }
+    }
+
+    fn put_index(&self, host: &dyn Host, bytes: &[u8], sync: Option<SyncKind>) -> Result<()> {
+        let path = self.index_path();
+        let io = |error| Error::io("write", &path, error);
+        let file = host.open(&path, Access::Create).map_err(io)?;
+        fs::write_full(&*file, bytes, 0).map_err(io)?;
+        // There may have been another one, of a segment that was taken out.
+        file.set_len(bytes.len() as u64).map_err(io)?;
+        let Some(kind) = sync else { return Ok(()) };
+        file.sync(kind).map_err(|error| sync_failed(&path, error))
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.path.with_file_name(file_name::index(self.base))
+    }
+
+    /// The index: of a segment that is written as it grows, of another one from its file. Where
+    /// there is none to be used, the segment is read once to make it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    fn index(&self, host: &dyn Host, copy: bool, view: &View) -> Result<Option<Index>> {
+        let Some(header) = self.header else {
+            return Ok(None);
+        };
+        let mut state = self.index.lock();
+        if let Some(loaded) = &state.loaded {
+            return Ok(Some(loaded.clone()));
+        }
+        let build = || {
+            let mut buffer = Buffer::default();
+            let entries = build_index(&header, &mut view.bytes(&mut buffer));
+            entries.map_err(|error| Error::io("read", &self.path, error))
+        };
+        let loaded = match &state.live {
+            Some(live) => {
+                let before = if live.is_whole { Vec::new() } else { build()? };
+                Index::Live {
+                    before: before.into(),
+                    live: live.clone(),
+                }
+            }
+            None => match load_index(host, &self.index_path(), &header, copy) {
+                Some(stored) => stored,
+                None => Index::Built(build()?.into()),
+            },
+        };
+        state.loaded = Some(loaded.clone());
+        Ok(Some(loaded))
+    }
+
     fn view(&self, host: &dyn Host, copy: bool) -> Result<Option<(View, bool)>> {
         let Some(header) = self.header else {
             return Ok(None);
@@ -203,8 +314,30 @@ impl Segment {
         let mut state = self.state.lock();
         if state.file.is_none() && state.frames_end.is_some() {
             state.view = None;
+            self.index.lock().loaded = None;
         }
     }
+}
+
+/// The index in a file, if it is one of this segment.
+pub(crate) fn load_index(
+    host: &dyn Host,
+    path: &Path,
+    header: &SegmentHeader,
+    copy: bool,
+) -> Option<Index> {
+    let file = host.open(path, Access::Read).ok()?;
+    let len = usize::try_from(file.len().ok()?).ok()?;
+    // Nothing else is longer than the entries of the largest segment.
+    if !(index::HEADER_LEN..=INDEX_MAX).contains(&len) {
+        return None;
+    }
+    if !copy {
+        return Index::mapped(file.map_reader(len).ok()?, header).ok();
+    }
+    let mut bytes = vec![0; len];
+    let read = fs::read_full(&*file, &mut bytes, 0).ok()?;
+    Index::copied(bytes.get(..read)?, header).ok()
 }
 
 /// A footer frame at `position`.
@@ -242,6 +375,8 @@ pub(crate) struct Spot {
     pub(crate) path: PathBuf,
     /// `None` if nothing in the segment can be read.
     pub(crate) view: Option<View>,
+    /// Where what was looked for is not at the start of the segment.
+    pub(crate) index: Option<Index>,
     /// The base offset and `previous_end` of the segment behind it; `None` for the last one.
     pub(crate) next: Option<(Offset, Offset)>,
 }
@@ -265,6 +400,11 @@ impl Segments {
 
     pub(crate) fn len(&self) -> usize {
         self.table.read().len()
+    }
+
+    /// The base offsets of all.
+    pub(crate) fn bases(&self) -> Vec<Offset> {
+        self.table.read().keys().copied().collect()
     }
 
     /// The last segment.
@@ -303,11 +443,16 @@ impl Segments {
                 Some(view)
             }
         };
+        let index = match &view {
+            Some(view) if offset > segment.base => segment.index(host, self.copy, view)?,
+            _ => None,
+        };
         Ok(Some(Spot {
             base: segment.base,
             previous_end: segment.previous_end,
             path: segment.path.clone(),
             view,
+            index,
             next,
         }))
     }
@@ -317,7 +462,12 @@ impl Segments {
         let oldest = {
             let mut cached = self.cached.lock();
             cached.push_back(Arc::clone(segment));
-            if cached.len() > CACHED_VIEWS {
+            let most = if self.copy {
+                CACHED_FILES
+            } else {
+                CACHED_VIEWS
+            };
+            if cached.len() > most {
                 cached.pop_front()
             } else {
                 None

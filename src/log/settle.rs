@@ -72,7 +72,7 @@ impl Shared {
         let mut left = Vec::new();
         let mut result = Ok(());
         for segment in segments {
-            let sealed = self.latch_on_failure(segment.seal(self.sync_kind()));
+            let sealed = self.latch_on_failure(segment.seal(&*self.site.host, self.sync_kind()));
             if !matches!(sealed, Ok(true)) {
                 left.push(segment);
             }

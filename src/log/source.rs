@@ -29,6 +29,12 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     ///
     /// `Io`, `UnsupportedVersion`.
     fn find(&self, offset: Offset) -> Result<Option<Spot>>;
+    /// The base offsets of all segments.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    fn bases(&self) -> Result<Vec<Offset>>;
     /// Whether bytes that are published may still be changing: another process writes them.
     fn is_foreign(&self) -> bool;
     /// Counts a gap.
@@ -78,6 +84,10 @@ impl Source for Shared {
 
     fn find(&self, offset: Offset) -> Result<Option<Spot>> {
         self.segments.find(&*self.site.host, offset)
+    }
+
+    fn bases(&self) -> Result<Vec<Offset>> {
+        Ok(self.segments.bases())
     }
 
     fn is_foreign(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Reading everything, checking every checksum, changing nothing.
 
+use std::io;
+
 use super::{
     directory,
     open::slot_damage,
@@ -7,12 +9,16 @@ use super::{
     read_only::ReadOnly,
     recover::{self, OpenedSegment},
     report::Damage,
-    segments::segment_path,
+    segments::{INDEX_MAX, segment_path},
 };
 use crate::{
     error::{Error, Result},
-    format::{checkpoint::Mark, file_name, segment::FOOTER_LEN},
-    fs::Access,
+    format::{
+        checkpoint::Mark,
+        file_name, index,
+        segment::{FOOTER_LEN, SegmentHeader},
+    },
+    fs::{self, Access},
     group,
     offset::Offset,
     segment::{FRAMES_START, FileBytes, Scanner, last_nonzero},
@@ -86,6 +92,9 @@ impl ReadOnly {
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         for (fact, path) in facts.iter().zip(&paths) {
             report.damage.extend(fact.header_damage(path, plan.durable));
+            if let Some(header) = fact.header.filter(|_| fact.has_footer()) {
+                report.damage.extend(self.index_damage(&header)?);
+            }
         }
         for damaged in &plan.damage {
             report.damage.push(Damage {
@@ -192,6 +201,31 @@ impl ReadOnly {
             },
             len,
         ))
+    }
+
+    /// What is wrong with the index of a sealed segment. That it is not there is no damage.
+    fn index_damage(&self, header: &SegmentHeader) -> Result<Option<Damage>> {
+        let path = self.dir.join(file_name::index(header.base));
+        let file = match self.host().open(&path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        let io = |error| Error::io("read", &path, error);
+        let len = usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len.min(INDEX_MAX)];
+        let read = fs::read_full(&*file, &mut bytes, 0).map_err(io)?;
+        let whole = bytes.get(..read).unwrap_or_default();
+        let Err(error) = index::verify(whole, header.id, header.base) else {
+            return Ok(None);
+        };
+        Ok(Some(Damage {
+            path,
+            position: 0,
+            from: header.base,
+            to: header.base,
+            reason: format!("the index is damaged ({error})"),
+        }))
     }
 
     /// How many bytes lie from `from` to the last one that is not zero.

@@ -2,6 +2,7 @@
 //! policies and no other segment.
 
 mod file_bytes;
+mod index;
 mod prepare;
 mod scan;
 mod survey;
@@ -9,6 +10,7 @@ mod view;
 mod writer;
 
 pub(crate) use file_bytes::FileBytes;
+pub(crate) use index::{Index, LiveIndex, build_index};
 pub(crate) use scan::{Bytes, Found, FrameAt, Scanner, last_nonzero};
 pub(crate) use survey::Survey;
 pub(crate) use view::{Buffer, End, View};

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     FRAMES_START,
+    index::{Indexer, LiveIndex},
     prepare::Preparation,
     view::{End, View},
 };
@@ -44,6 +45,7 @@ pub(crate) struct SegmentWriter {
     file: Arc<dyn File>,
     sink: Sink,
     room: Arc<Preparation>,
+    indexer: Indexer,
     position: usize,
     /// Frames end here at the latest.
     limit: usize,
@@ -97,6 +99,7 @@ impl SegmentWriter {
             file,
             sink,
             room,
+            indexer: Indexer::new(position),
             position,
             limit,
         })
@@ -172,6 +175,8 @@ impl SegmentWriter {
                 published.store(position + len, Ordering::Release);
             }
         }
+        self.indexer
+            .note(position, stamp.relative_offset, stamp.append_time);
         self.position += len;
         Ok(())
     }
@@ -191,6 +196,11 @@ impl SegmentWriter {
 
     pub(crate) fn room(&self) -> &Arc<Preparation> {
         &self.room
+    }
+
+    /// The index of what this has published, now and later.
+    pub(crate) fn index(&self) -> LiveIndex {
+        self.indexer.live().clone()
     }
 
     /// Reads what this has published, now and later.

@@ -91,6 +91,37 @@ pub struct Segment {
     pub footer: Option<(u64, u64)>,
 }
 
+/// An index: id and base of its segment, and of each entry relative offset, position and time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Index {
+    pub id: u64,
+    pub base: u64,
+    pub entries: Vec<(u64, usize, u64)>,
+}
+
+/// Reads the file of an index.
+pub fn index(file: &[u8]) -> (Index, Parts) {
+    let mut take = Take(file);
+    let magic = take.bytes(8);
+    assert_eq!(magic, b"dlogIDX\n");
+    let crc = take.number(4);
+    assert_eq!((take.number(2), take.number(2)), (1, 0));
+    let (id, base) = (take.number(8), take.number(8));
+    let count = take.length(4);
+    assert_eq!(take.number(4), 0);
+    let identity = u64::from_le_bytes(magic.try_into().unwrap()) ^ id;
+    assert_eq!(crc, u64::from(crc32(seed(identity, 0), &file[12..])));
+    let mut parts = vec![("header".to_owned(), 0..40)];
+    let mut entries = Vec::new();
+    for number in 0..count {
+        let start = 40 + 16 * number;
+        parts.push((format!("entry {number}"), start..start + 16));
+        entries.push((take.number(4), take.length(4), take.number(8)));
+    }
+    assert!(take.0.is_empty());
+    (Index { id, base, entries }, parts)
+}
+
 /// Reads a segment's file that ends with its last frame.
 pub fn segment(file: &[u8]) -> (Segment, Parts) {
     let mut segment = header_copy(file, 0);

@@ -6,6 +6,7 @@ mod append_read;
 mod common;
 mod concurrency;
 mod faults;
+mod index;
 mod opening;
 mod real_disks;
 mod receipts;

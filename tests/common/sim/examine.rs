@@ -68,6 +68,7 @@ pub fn look(log: &Log, oracle: &Oracle) -> Result<Found, String> {
             found.records.push((offset, value));
         }
     }
+    seek(log, &found)?;
     for group in oracle.group_names() {
         let consumer = log
             .consumer(group)
@@ -78,6 +79,26 @@ pub fn look(log: &Log, oracle: &Oracle) -> Result<Found, String> {
         found.groups.insert(group.to_owned(), committed);
     }
     Ok(found)
+}
+
+/// Some records are found where they are by seeking, too.
+fn seek(log: &Log, found: &Found) -> Result<(), String> {
+    for (offset, value) in found.records.iter().rev().step_by(5) {
+        let start = Start::At(Offset::new(*offset));
+        let mut reader = log
+            .reader()
+            .start(start)
+            .build()
+            .map_err(|error| format!("no reader at {offset}: {error}"))?;
+        let batch = reader
+            .poll(Duration::ZERO)
+            .map_err(|error| format!("a reader at {offset} fails: {error}"))?;
+        let first = batch.iter().next().and_then(|record| record.value());
+        if first != Some(value.as_bytes()) {
+            return Err(format!("at {offset} another record is found"));
+        }
+    }
+    Ok(())
 }
 
 /// Opens the log on `disk`, compares it with what the oracle knows, and appends to it.
