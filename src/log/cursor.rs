@@ -490,7 +490,8 @@ pub(crate) fn offset_for_time(source: &Arc<dyn Source>, millis: u64) -> Result<O
     let mut cursor = Cursor::new(Arc::clone(source), start);
     let limits = Limits {
         records: 1024,
-        bytes: 1 << 20,
+        // With an index, the place is no farther than this.
+        bytes: 16 << 10,
         end,
     };
     loop {
