@@ -63,10 +63,13 @@ pub(crate) struct Indexer {
 }
 
 impl Indexer {
-    /// For a segment whose frames end at `position` so far.
-    pub(crate) fn new(position: usize) -> Self {
+    /// For a segment of at most `capacity` bytes whose frames end at `position` so far.
+    pub(crate) fn new(position: usize, capacity: usize) -> Self {
+        // All at once, so that no append has to make more room. (Memory that is not used yet costs
+        // addresses alone.)
+        let entries = Vec::with_capacity(capacity.saturating_sub(position) / INTERVAL + 1);
         let live = LiveIndex {
-            entries: Arc::default(),
+            entries: Arc::new(RwLock::new(entries)),
             is_whole: position <= FRAMES_START,
         };
         let pace = Pace::from_start();

@@ -99,7 +99,7 @@ impl SegmentWriter {
             file,
             sink,
             room,
-            indexer: Indexer::new(position),
+            indexer: Indexer::new(position, capacity),
             position,
             limit,
         })
