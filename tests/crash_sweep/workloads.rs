@@ -15,6 +15,7 @@ use duralog::{
 
 use crate::sim::{
     PATH,
+    oracle::Oracle,
     world::{World, value},
 };
 
@@ -30,6 +31,9 @@ pub const ALL: &[Workload] = &[
     ("timed", timed),
     ("shared", shared),
     ("handed", handed),
+    ("awaited", awaited),
+    ("synced-beside", synced_beside),
+    ("closed-beside", closed_beside),
     ("consumed", consumed),
     ("reopened", reopened),
     ("aged", aged),
@@ -41,12 +45,16 @@ fn values(writer: &str, range: std::ops::Range<usize>, len: usize) -> Vec<String
     range.map(|number| value(writer, number, len)).collect()
 }
 
-/// One after the other, each waited for.
+/// One after the other, each waited for; with pauses, so that what is settled in the background is
+/// settled beside the next ones.
 fn durable(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().build().unwrap();
-    for value in values("durable", 0..8, 60) {
+    for (number, value) in values("durable", 0..12, 60).into_iter().enumerate() {
         world.send(&producer, Acks::Durable, &[value]);
+        if number % 3 == 2 {
+            world.machine.sleep(Duration::from_millis(600));
+        }
     }
     drop(producer);
     world.close(log);
@@ -192,6 +200,67 @@ fn handed(world: &mut World, _: u64) {
     reader.join();
     drop(producer);
     world.close(log);
+}
+
+/// Receipts are awaited: the background thread syncs for them, and wakes who waits.
+fn awaited(world: &mut World, _: u64) {
+    let log = world.open();
+    let tasks: Vec<_> = (0..3)
+        .map(|task| {
+            let producer = log.producer().build().unwrap();
+            world.spawn("task", move |world| {
+                for value in values(&format!("awaited{task}"), 0..6, 70) {
+                    let began = world.now();
+                    assert!(world.send_and_await(&producer, value));
+                    let waited = world.now().saturating_sub(began);
+                    assert!(waited < Duration::from_secs(60), "a task was not woken");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.join();
+    }
+    world.close(log);
+}
+
+/// One thread syncs while another one writes, and segments roll meanwhile.
+fn synced_beside(world: &mut World, _: u64) {
+    let log = world.open();
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    let writer = world.spawn("writer", move |world| {
+        for value in values("beside", 0..26, 700) {
+            world.send(&producer, Acks::Written, &[value]);
+        }
+    });
+    for _ in 0..8 {
+        world.sync(&log);
+        world.machine.sleep(Duration::from_micros(20));
+    }
+    writer.join();
+    world.close(log);
+}
+
+/// The log is closed while another thread writes: what was taken is there, the rest is refused.
+fn closed_beside(world: &mut World, seed: u64) {
+    let log = world.open();
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    let writer = world.spawn("writer", move |world| {
+        for value in values("closed", 0..60, 50) {
+            if world.send(&producer, Acks::Written, &[value]).is_none() {
+                return;
+            }
+        }
+    });
+    world
+        .machine
+        .sleep(Duration::from_micros(40 + seed % 5 * 30));
+    let closed = world.close(log);
+    writer.join();
+    // The writer began one more send by then, which was refused.
+    if closed {
+        world.oracle(Oracle::closed);
+    }
 }
 
 /// Two groups consume what is written meanwhile, and commit.

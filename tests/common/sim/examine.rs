@@ -131,6 +131,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
     oracle
         .judge(&found, crash)
         .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
+    kept_in_quarantine(world, &log)?;
     let served = oracle.after(&found);
     let mut next = vec![Next {
         what: "the power is cut once it is served",
@@ -200,6 +201,19 @@ pub fn examine_damaged(
             Err("what was served is gone".to_owned())
         }
     })
+}
+
+/// What was taken out of the tail is in the quarantine, and a power cut does not take it.
+fn kept_in_quarantine(world: &World, log: &Log) -> Result<(), String> {
+    let now = world.machine.process_crash();
+    let cut = now.power_cut(&mut Choices::nothing());
+    for path in &log.recovery().quarantined {
+        let kept = now.read(path);
+        if kept.is_none() || kept != cut.read(path) {
+            return Err(format!("{} does not survive a power cut", path.display()));
+        }
+    }
+    Ok(())
 }
 
 /// A reader that changes nothing gives a verdict, and changes nothing.

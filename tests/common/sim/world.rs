@@ -1,7 +1,10 @@
 //! A machine, a log's options, and a book of what the log promised there.
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -123,6 +126,33 @@ impl World {
             }
         }
         Some(first)
+    }
+
+    /// Sends a record and awaits its receipt; whether it is durable.
+    pub fn send_and_await(&self, producer: &Producer, value: String) -> bool {
+        let send = self.oracle(|oracle| oracle.begin(vec![value.clone()]));
+        let Ok(receipt) = producer.send_with(Record::new(value), Acks::Durable) else {
+            self.oracle(|oracle| oracle.refused(send));
+            return false;
+        };
+        let first = receipt.offset().unwrap().get();
+        self.oracle(|oracle| oracle.written(send, first));
+        let parker = self.machine.parker();
+        let waker = parker.waker();
+        let mut receipt = pin!(receipt);
+        loop {
+            match receipt.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Ok(_)) => {
+                    self.oracle(|oracle| oracle.durable(send));
+                    return true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.doubt_if_latched(&error);
+                    return false;
+                }
+                Poll::Pending => parker.park(Some(self.now() + Duration::from_secs(600))),
+            }
+        }
     }
 
     /// Notes how far the log says it is durable.
