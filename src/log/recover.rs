@@ -239,6 +239,19 @@ impl Recovery<'_> {
                 .remove_file(&found.path)
                 .map_err(|error| Error::io("remove", &found.path, error));
         };
+        // As what is kept: only what is written again is sure to be on the device.
+        let mut position = 0;
+        while position < end {
+            let chunk = bytes.at(position, COPY).map_err(io)?;
+            let chunk = chunk.get(..(end - position).min(COPY)).unwrap_or(chunk);
+            if chunk.is_empty() {
+                break;
+            }
+            fs::write_full(&*file, chunk, position as u64)
+                .map_err(|error| Error::io("write", &found.path, error))?;
+            position += chunk.len();
+        }
+        self.sync_file(&*file, &found.path)?;
         let target = self.quarantine_path(found.base, 0)?;
         self.note(&target, &found.path, 0)?;
         self.host
