@@ -159,6 +159,12 @@ impl Cursor {
     /// `Io`, `UnsupportedVersion`; what the source returns. What was read before is dropped, the
     /// position is as before.
     pub(crate) fn advance(&mut self, limits: Limits) -> Result<Offset> {
+        let start = self.position;
+        // A gap that was met before the error is met again: nobody was told of it.
+        self.read_on(limits).inspect_err(|_| self.seek(start))
+    }
+
+    fn read_on(&mut self, limits: Limits) -> Result<Offset> {
         self.clear();
         // Asked before any byte is read: the writer goes on meanwhile.
         self.known = limits.end;
@@ -172,15 +178,7 @@ impl Cursor {
                 break;
             }
             from = self.position;
-            let pause = self.read_segment(limits);
-            let pause = match pause {
-                Ok(pause) => pause,
-                Err(error) => {
-                    self.seek(from);
-                    return Err(error);
-                }
-            };
-            match pause {
+            match self.read_segment(limits)? {
                 Pause::Segment if self.spans.is_empty() => {
                     if !self.cross() {
                         break;

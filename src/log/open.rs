@@ -201,12 +201,17 @@ impl Opening {
             // the end that survived may be as far behind that.
             plan.end.advance(2 * OFFSETS_MAX)
         };
-        let mut checkpoint_file = self.open_checkpoint(&checkpoint_path, read.as_ref())?;
+        // If this is interrupted, the next attempt has to go on no lower.
+        let unproven = Checkpoint {
+            unproven: true,
+            reservation: checkpoint.reservation.max(next),
+            ..checkpoint.clone()
+        };
+        let mut checkpoint_file = match read {
+            Some(_) => SlotFile::open(&*self.site.host, checkpoint_path, checkpoint::KIND)?.0,
+            None => self.make_checkpoint(&checkpoint_path, &unproven)?,
+        };
         if !clean {
-            let unproven = Checkpoint {
-                unproven: true,
-                ..checkpoint.clone()
-            };
             let mut note = || checkpoint_file.write(&unproven.encode(), self.sync);
             if !dense && !checkpoint.unproven {
                 // If this is interrupted, the next attempt must not find a tail that looks whole.
@@ -250,25 +255,19 @@ impl Opening {
             .is_some_and(|id| id == checkpoint.boot_id)
     }
 
-    /// Opens the checkpoint's file; one that does not verify is made anew.
-    fn open_checkpoint(&self, path: &Path, read: Option<&Checkpoint>) -> Result<SlotFile> {
-        if read.is_some() {
-            return Ok(SlotFile::open(&*self.site.host, path.to_path_buf(), checkpoint::KIND)?.0);
-        }
+    /// Makes anew a checkpoint that does not verify.
+    fn make_checkpoint(&self, path: &Path, content: &Checkpoint) -> Result<SlotFile> {
         let file = self
             .site
             .host
             .open(path, Access::Create)
             .map_err(|error| Error::io("create", path, error))?;
-        let unproven = Checkpoint {
-            unproven: true,
-            ..Checkpoint::default()
-        };
+        let payload = content.encode();
         SlotFile::fill(
             file,
             path.to_path_buf(),
             checkpoint::KIND,
-            &unproven.encode(),
+            &payload,
             self.sync,
         )
     }

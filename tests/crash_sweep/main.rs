@@ -64,7 +64,11 @@ fn main() -> ExitCode {
         (None, None) => sweep::jobs(arguments.seeds),
     };
     if jobs.is_empty() {
-        eprintln!("there is no such workload");
+        let names: Vec<_> = sweep::names().collect();
+        eprintln!(
+            "there is no such workload, or no seed; names: {}",
+            names.join(" ")
+        );
         return ExitCode::from(2);
     }
     let tally = Tally::default();
@@ -130,12 +134,23 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             }
             "--only" => arguments.only = Some(value()?),
             "--replay" => arguments.replay = Some(value()?.parse()?),
-            // What cargo passes to all tests.
-            "--list" => return Ok(None),
-            filter if !filter.starts_with('-') && !"crash_sweep".contains(filter) => {
-                return Ok(None);
+            // What is meant for tests of the usual kind, all of which may be asked for at once.
+            "--list" | "--ignored" => return Ok(None),
+            "--nocapture" | "--quiet" | "-q" | "--show-output" | "--include-ignored" => {}
+            filter if !filter.starts_with('-') => {
+                if !"crash_sweep".contains(filter) {
+                    println!("crash_sweep is not among the tests with {filter:?} in their names");
+                    return Ok(None);
+                }
             }
-            _ => {}
+            unknown => {
+                let known = "--seeds N, --only NAME, --replay NAME/mapped|buffered/SEED";
+                let names: Vec<_> = sweep::names().collect();
+                return Err(format!(
+                    "{unknown} is none of {known}; names: {}",
+                    names.join(" ")
+                ));
+            }
         }
     }
     Ok(Some(arguments))

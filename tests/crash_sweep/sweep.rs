@@ -36,12 +36,14 @@ pub struct Job {
     seed: u64,
 }
 
+/// The names of all workloads and scenarios.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let workloads = workloads::ALL.iter().map(|(name, _)| *name);
+    workloads.chain(hardware::ALL.iter().map(|(name, _)| *name))
+}
+
 /// All jobs, for this many seeds.
 pub fn jobs(seeds: u64) -> Vec<Job> {
-    let names = || {
-        let workloads = workloads::ALL.iter().map(|(name, _)| *name);
-        workloads.chain(hardware::ALL.iter().map(|(name, _)| *name))
-    };
     let modes = [WriteMode::Mapped, WriteMode::Buffered];
     (0..seeds)
         .flat_map(|seed| modes.map(|mode| (seed, mode)))

@@ -17,3 +17,4 @@ mod flush;
 mod losses;
 mod offsets;
 mod recovery;
+mod twice;
