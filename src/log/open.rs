@@ -181,11 +181,7 @@ impl Opening {
             refuse_damage(&report.damage)?;
         }
         self.remove_prepared(listing)?;
-        let groups_ahead = group::list(&*self.site.host, &self.site.dir)?
-            .into_iter()
-            .filter_map(|group| Some((group.name, group.state.ok()?.committed)))
-            .filter(|(_, committed)| *committed > plan.end)
-            .collect::<Vec<_>>();
+        let groups_ahead = self.groups_ahead(plan.end)?;
         let dense = clean
             || (report.same_boot
                 && !checkpoint.unproven
@@ -230,6 +226,15 @@ impl Opening {
             report.groups_ahead = groups_ahead;
         }
         self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)
+    }
+
+    /// Groups that have committed more than survived.
+    fn groups_ahead(&self, end: Offset) -> Result<Vec<(String, Offset)>> {
+        Ok(group::list(&*self.site.host, &self.site.dir)?
+            .into_iter()
+            .filter_map(|group| Some((group.name, group.state.ok()?.committed)))
+            .filter(|(_, committed)| *committed > end)
+            .collect())
     }
 
     fn recovery<'a>(
