@@ -170,9 +170,8 @@ impl Opening {
         let checkpoint = read.clone().unwrap_or_default();
         let gathering = Gathering::new(&self.site, listing, &checkpoint);
         let (found, facts) = gathering.run(report)?;
-        let clean = gathering.is_clean();
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
-        let clean = clean && plan.dropped_from == facts.len();
+        let clean = gathering.is_clean() && plan.dropped_from == facts.len();
         report.clean = clean;
         report.rows = plan.rows;
         report.same_boot = self.is_same_boot(&checkpoint);
