@@ -86,8 +86,8 @@ pub(crate) struct GroupFile {
 }
 
 impl GroupFile {
-    /// Holds the group `name` of the log in `dir`; a new group starts at what `start` says. Where it
-    /// is, is durable when this returns.
+    /// Holds the group `name` of the log in `dir`; a new group starts at what `start` says. Its
+    /// file and the file's name are durable when this returns.
     ///
     /// # Errors
     ///
