@@ -17,6 +17,11 @@ use std::{
 
 use duralog::{Acks, Log, Offset, Record, Start, Timestamp};
 
+#[path = "harness/process.rs"]
+mod process;
+
+use process::{anonymous_kib, descriptors};
+
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
 const RECORD: usize = 1000;
@@ -224,18 +229,4 @@ fn write_until_killed(path: &Path) -> Anyhow<()> {
         // 10 MB a second: what a device has no trouble to flush.
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Resident memory but for what is mapped from files.
-fn anonymous_kib() -> Anyhow<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.ok_or("no RssAnon")?.parse()?)
-}
-
-fn descriptors() -> Anyhow<usize> {
-    Ok(fs::read_dir("/proc/self/fd")?.count())
 }

@@ -18,6 +18,7 @@ use std::{
     ffi::OsString,
     fmt::Debug,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     task::Waker,
@@ -68,6 +69,10 @@ pub trait FileSystem: Debug + Send + Sync {
     fn boot_id(&self) -> Option<[u8; 16]>;
     /// Random bytes that no earlier call returned.
     fn random(&self) -> u64;
+    /// Tells the device (the mounted file system) that a path is on from others.
+    fn device(&self, _path: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
 }
 
 /// A directory that is open. Held where it is synced often: opening it can fail for want of
@@ -167,6 +172,10 @@ pub trait Clock: Debug + Send + Sync {
 pub trait Threads: Debug + Send + Sync {
     /// Starts a thread.
     fn spawn(&self, name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Joiner>>;
+    /// Tells this machine from others. Where it is the same, clocks and threads are shared.
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
     /// A way for one thread to wait until it is woken.
     fn parker(&self) -> Box<dyn Parker>;
 }
@@ -183,6 +192,14 @@ pub trait Parker: Debug + Send {
     fn park(&self, until: Option<Duration>);
     /// What wakes it, from any thread.
     fn waker(&self) -> Waker;
+}
+
+/// Wakes all of them. One whose waker panics (a future's is its executor's own code) keeps the
+/// others from nothing; the panic was printed where it began.
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+    }
 }
 
 /// Reads until `into` is full or the file ends; returns how much was read.

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -23,10 +23,12 @@ const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// When the clock was zero.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// The operating system.
 #[derive(Debug)]
 pub struct RealHost {
-    start: Instant,
     random: AtomicU64,
 }
 
@@ -34,7 +36,6 @@ impl RealHost {
     /// A handle to it.
     pub fn new() -> Self {
         Self {
-            start: Instant::now(),
             random: AtomicU64::new(0),
         }
     }
@@ -149,6 +150,10 @@ impl FileSystem for RealHost {
         Some(u128::from_str_radix(&digits, 16).ok()?.to_le_bytes())
     }
 
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        fs::metadata(path).map(|found| found.dev())
+    }
+
     fn random(&self) -> u64 {
         use std::hash::{BuildHasher, RandomState};
 
@@ -178,7 +183,7 @@ impl Clock for RealHost {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        START.elapsed()
     }
 }
 
@@ -187,8 +192,12 @@ impl Threads for RealHost {
         parking::spawn(name, run)
     }
 
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(&START).addr()
+    }
+
     fn parker(&self) -> Box<dyn Parker> {
-        Box::new(parking::OsParker::new(self.start))
+        Box::new(parking::OsParker::new(*START))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         frame::{self, Stamp},
         segment::{FOOTER_LEN, Footer, SegmentHeader},
     },
-    fs::{Access, File, MutexGuard},
+    fs::{Access, File, MutexGuard, wake_all},
     offset::Offset,
     options::{ReadMode, WriteMode},
     segment::{self, FRAMES_START, SegmentWriter, Slack},
@@ -159,9 +159,7 @@ impl Shared {
         let readers = std::mem::take(&mut appender.readers);
         let wake_maintenance = std::mem::take(&mut appender.maintenance_sleeps);
         drop(appender);
-        for (_, reader) in readers {
-            reader.wake();
-        }
+        wake_all(readers.into_iter().map(|(_, waker)| waker));
         if wake_maintenance {
             self.maintenance.wake_ahead();
         }
@@ -275,9 +273,7 @@ impl Shared {
     /// Wakes all who wait for records, so that they see the latch or the end of the log.
     pub(crate) fn wake_readers(&self) {
         let readers = std::mem::take(&mut self.append.lock().readers);
-        for (_, reader) in readers {
-            reader.wake();
-        }
+        wake_all(readers.into_iter().map(|(_, waker)| waker));
     }
 
     /// Whether records are read by copying, even where they could be borrowed.

@@ -1,5 +1,6 @@
-//! What is done in the background, so that the append path need not. Two threads, each of which
-//! calls a step in a loop that does what is due and says when to look again:
+//! What is done in the background, so that the append path need not. Two threads, which serve all
+//! logs of a file system ([`pool`](super::pool)); each calls a log's step, which does what is due
+//! and says when to look again:
 //!
 //! * [`ahead`](super::ahead) makes room, reserves offsets and rolls by age, and does not wait for
 //!   large writes to reach the device: a flush of seconds must not let the writer run out of room;
@@ -16,12 +17,11 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
     time::Duration,
 };
 
-use super::{Shared, ahead::AheadPace, segments::Segment, settle::SettlePace};
-use crate::fs::{Joiner, Mutex};
+use super::{Shared, ahead::AheadPace, pool::Place, segments::Segment, settle::SettlePace};
+use crate::fs::Mutex;
 
 /// Time until something that failed is tried again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -29,9 +29,7 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The maintenance of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Maintenance {
-    ahead: Worker,
-    settle: Worker,
-    stop: AtomicBool,
+    place: OnceLock<Place>,
     /// `settle` sleeps until it is woken...
     pub(super) settle_rests: AtomicBool,
     /// ...or does not know yet of records that are not durable.
@@ -42,39 +40,19 @@ pub(crate) struct Maintenance {
     pub(super) settle_pace: Mutex<SettlePace>,
 }
 
-/// One of the two threads.
-#[derive(Debug, Default)]
-struct Worker {
-    waker: OnceLock<Waker>,
-    thread: Mutex<Option<Box<dyn Joiner>>>,
-}
-
-impl Worker {
-    fn wake(&self) {
-        if let Some(waker) = self.waker.get() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn join(&self) {
-        self.wake();
-        // Taken out first: the thread may be this one, which must not wait for itself.
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            thread.join();
-        }
-    }
-}
-
 impl Maintenance {
     /// Something was appended after a pause.
     pub(crate) fn wake_ahead(&self) {
-        self.ahead.wake();
+        if let Some(place) = self.place.get() {
+            place.wake_ahead();
+        }
     }
 
     /// There is something to sync, to seal or to record.
     pub(crate) fn wake_settle(&self) {
-        self.settle.wake();
+        if let Some(place) = self.place.get() {
+            place.wake_settle();
+        }
     }
 
     /// There is something to sync by the flush policy.
@@ -98,56 +76,28 @@ impl Maintenance {
         }
     }
 
-    /// Ends both threads, and waits until they have.
+    /// Ends the maintenance; no step is running then.
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.ahead.join();
-        self.settle.join();
+        if let Some(place) = self.place.get() {
+            place.leave();
+        }
     }
 }
 
-/// Starts the threads.
-///
-/// # Errors
-///
-/// What the platform says; no thread is left running then.
-pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
-    let maintenance = &shared.maintenance;
-    spawn(
-        shared,
-        "duralog-ahead",
-        |maintenance| &maintenance.ahead,
-        Shared::step_ahead,
-    )
-    .and_then(|()| {
-        spawn(
-            shared,
-            "duralog-settle",
-            |maintenance| &maintenance.settle,
-            Shared::step_settle,
-        )
-    })
-    .inspect_err(|_| maintenance.stop())
-}
+impl Shared {
+    /// Starts the maintenance.
+    ///
+    /// # Errors
+    ///
+    /// What the platform says; nothing is left running then.
+    pub(super) fn start_maintenance(self: &Arc<Self>) -> io::Result<()> {
+        let place = Place::take(&self.site.host, &self.site.dir)?;
+        let place = self.maintenance.place.get_or_init(|| place);
+        place.begin(self).inspect_err(|_| place.leave())
+    }
 
-fn spawn(
-    shared: &Arc<Shared>,
-    name: &str,
-    worker: fn(&Maintenance) -> &Worker,
-    step: fn(&Shared) -> Option<Duration>,
-) -> io::Result<()> {
-    let served = Arc::clone(shared);
-    let run = move || {
-        let parker = served.site.host.parker();
-        worker(&served.maintenance)
-            .waker
-            .get_or_init(|| parker.waker());
-        while !served.maintenance.stop.load(Ordering::Acquire) {
-            let until = step(&served);
-            parker.park(until);
-        }
-    };
-    let thread = shared.site.host.spawn(name, Box::new(run))?;
-    *worker(&shared.maintenance).thread.lock() = Some(thread);
-    Ok(())
+    /// A step panicked: nothing is promised any more, as after a failed sync.
+    pub(super) fn latch_by_panic(&self, message: &str) {
+        self.latch_log(&self.site.dir, Arc::new(io::Error::other(message)));
+    }
 }

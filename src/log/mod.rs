@@ -2,10 +2,11 @@
 //!
 //! All locks of a log are here, and they are taken in this order:
 //!
-//! 1. the paces of the maintenance threads (each its own),
+//! 1. the paces of the maintenance (each step's own),
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
-//! 4. the checkpoint; the waiters for durability; the durable mark.
+//! 4. the checkpoint; the waiters for durability; the durable mark,
+//! 5. the queues of the maintenance threads, which serve other logs too.
 //!
 //! Nobody waits for the device while holding `append`. Readers take it only to register before
 //! they wait.
@@ -27,9 +28,11 @@ mod gather;
 mod maintenance;
 mod open;
 mod plan;
+mod pool;
 mod read_only;
 mod recover;
 mod report;
+mod rota;
 mod segments;
 mod settle;
 mod source;
@@ -65,7 +68,7 @@ pub(crate) struct Site {
     mapped: AtomicBool,
 }
 
-/// A log that is open for writing, as its handles and its thread share it.
+/// A log that is open for writing, as its handles and the maintenance threads share it.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) site: Site,

@@ -15,7 +15,7 @@ use super::{
     checkpointer::{Checkpointer, RESERVED_AHEAD},
     directory::{self, Listing},
     gather::Gathering,
-    maintenance::{self, Maintenance},
+    maintenance::Maintenance,
     plan::{self, Content, Facts, Plan},
     recover::{self, Recovery, SegmentFile},
     report::{Damage, GapReason, RecoveryReport},
@@ -438,7 +438,8 @@ impl Opening {
         }
         shared.reserve_at_once(recovered.next.advance(RESERVED_AHEAD))?;
         shared.maintenance.add_sealable(sealable);
-        maintenance::start(&shared)
+        shared
+            .start_maintenance()
             .map_err(|error| Error::io("start a thread for", &shared.site.dir, error))?;
         Ok(shared)
     }

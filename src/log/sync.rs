@@ -22,7 +22,7 @@ use super::Shared;
 use crate::{
     error::{Error, ErrorKind, Result},
     format::checkpoint::Mark,
-    fs::{File, Mutex, SyncKind},
+    fs::{File, Mutex, SyncKind, wake_all},
     offset::Offset,
     options::Fsync,
 };
@@ -236,9 +236,7 @@ impl Shared {
     /// Wakes whoever waits for durability, so that they see the latch or the end of the log.
     pub(crate) fn wake_all_waiters(&self) {
         let waiters = std::mem::take(&mut self.syncer.state.lock().waiters);
-        for waiter in waiters {
-            waiter.waker.wake();
-        }
+        wake_all(waiters.into_iter().map(|waiter| waiter.waker));
     }
 
     /// Latches the log: a sync of `path` failed.
@@ -364,9 +362,7 @@ impl Drop for Leader<'_> {
         if next.is_none() && asked {
             self.shared.request_sync();
         }
-        for waiter in woken {
-            waiter.waker.wake();
-        }
+        wake_all(woken.into_iter().map(|waiter| waiter.waker));
     }
 }
 

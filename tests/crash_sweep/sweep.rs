@@ -103,11 +103,22 @@ impl Job {
         })
     }
 
+    /// Whether another log shares the maintenance threads meanwhile.
+    fn has_neighbour(&self) -> bool {
+        self.seed % 2 == 1
+    }
+
     fn sweep(&self, (_, workload): &Workload, tally: &Tally) -> Result<(), String> {
         let mut world = World::new(self.seed, self.mode);
+        if self.has_neighbour() {
+            world = world.with_neighbour();
+        }
         let points = world.watch();
         let machine = world.machine.clone();
-        machine.run(|| workload(&mut world, self.seed));
+        machine.run(|| {
+            workload(&mut world, self.seed);
+            world.leave_neighbour();
+        });
         tally.ran(machine.moments());
         if let [problem, ..] = world.machine.problems().as_slice() {
             return Err(problem.clone());

@@ -274,7 +274,7 @@ pub fn taken<T>(noted: &Mutex<Vec<T>>) -> Vec<T> {
     std::mem::take(&mut noted.lock().unwrap())
 }
 
-/// Counts moments of a call on paths that contain something.
+/// Counts the moments that are wanted.
 pub fn count_calls(
     world: &World,
     wanted: impl Fn(Call, &Path) -> bool + Send + 'static,

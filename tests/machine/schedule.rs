@@ -282,6 +282,21 @@ fn a_thread_that_panics_is_noted_and_ends() {
 }
 
 #[test]
+fn a_panic_that_somebody_catches_is_noted_too() {
+    let machine = Machine::new(0);
+    machine.run(|| {
+        let run = || {
+            let caught = catch_unwind(|| panic!("on purpose"));
+            assert!(caught.is_err());
+        };
+        spawn(&machine, "going on", run).join();
+    });
+    let problems = machine.problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("on purpose"), "{problems:?}");
+}
+
+#[test]
 fn a_panic_of_the_first_thread_is_one_of_the_run() {
     let machine = Machine::new(0);
     let run = || machine.run(|| resume_unwind(Box::new("on purpose")));

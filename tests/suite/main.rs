@@ -7,6 +7,7 @@ mod common;
 mod concurrency;
 mod faults;
 mod index;
+mod maintenance;
 mod opening;
 mod real_disks;
 mod receipts;

@@ -186,6 +186,10 @@ impl Threads for Machine {
         Ok(Box::new(SimJoiner { machine, thread }))
     }
 
+    fn identity(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+
     fn parker(&self) -> Box<dyn Parker> {
         let parker = self.inner.state().schedule.add_parker();
         let machine = Arc::clone(&self.inner);

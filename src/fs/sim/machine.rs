@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Weak,
+        Arc, Once, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -115,6 +115,24 @@ fn current() -> Option<(Arc<Inner>, ThreadId)> {
         .flatten()
 }
 
+/// From now on a panic in a thread of a machine is a problem of that machine, even if somebody
+/// catches it.
+fn note_panics() {
+    static NOTED: Once = Once::new();
+    NOTED.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // The thread may have the state already.
+            if let Some((machine, _)) = current()
+                && let Some(mut state) = machine.state.try_lock()
+            {
+                state.problem(panic.to_string());
+            }
+            before(panic);
+        }));
+    });
+}
+
 /// Takes a lock by trying, and lets others go on while it is held; `None` if this is no thread of a
 /// simulated machine.
 pub(crate) fn take_in_turn<G>(mut attempt: impl FnMut() -> Option<G>) -> Option<G> {
@@ -168,6 +186,7 @@ impl Machine {
     ///
     /// When `main` does.
     pub fn run<R>(&self, main: impl FnOnce() -> R) -> R {
+        note_panics();
         let me = {
             let mut state = self.inner.state.lock();
             let me = state.schedule.add_thread();

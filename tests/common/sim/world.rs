@@ -16,7 +16,7 @@ use duralog::{
     },
 };
 
-use super::{PATH, oracle::Oracle};
+use super::{PATH, neighbour::Neighbour, oracle::Oracle};
 
 /// A machine on which a workload runs.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub struct World {
     pub machine: Machine,
     pub options: LogOptions,
     oracle: Arc<Mutex<Oracle>>,
+    neighbour: Option<Neighbour>,
 }
 
 /// A moment at which the machine might have crashed, and what had been promised by then.
@@ -56,6 +57,21 @@ impl World {
             machine,
             options,
             oracle,
+            neighbour: None,
+        }
+    }
+
+    /// Another log is open meanwhile, which is served by the same threads: something is appended
+    /// to it with each send.
+    pub fn with_neighbour(mut self) -> Self {
+        self.neighbour = Some(Neighbour::default());
+        self
+    }
+
+    /// Closes the other log and checks that it has what it was given. To be called in the machine.
+    pub fn leave_neighbour(&self) {
+        if let Some(neighbour) = &self.neighbour {
+            neighbour.leave(&self.machine);
         }
     }
 
@@ -91,6 +107,9 @@ impl World {
     }
 
     pub fn try_open(&self) -> duralog::Result<Log> {
+        if let Some(neighbour) = &self.neighbour {
+            neighbour.open(&self.machine);
+        }
         self.oracle(Oracle::opened);
         duralog::testing::open(Arc::new(self.machine.clone()), &self.options, PATH)
     }
@@ -102,6 +121,9 @@ impl World {
     /// Sends records in one call and notes what came of it; the first one's offset if all went
     /// well.
     pub fn send(&self, producer: &Producer, acks: Acks, values: &[String]) -> Option<u64> {
+        if let Some(neighbour) = &self.neighbour {
+            neighbour.send();
+        }
         let send = self.oracle(|oracle| oracle.begin(values.to_vec()));
         let receipt = match values {
             [value] => producer.send_with(Record::new(value.as_str()), acks).ok(),

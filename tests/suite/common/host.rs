@@ -35,6 +35,12 @@ pub enum Op {
     Lock,
 }
 
+/// What is below a directory of this name is on another device.
+pub const OTHER_DEVICE: &str = "other-device";
+
+/// In place of an error's number: the call panics.
+pub const PANIC: i32 = -1;
+
 /// Which call fails, how often, and how.
 #[derive(Debug)]
 pub struct Fault {
@@ -112,6 +118,7 @@ pub struct TestHost {
     sleepers: Arc<Mutex<Vec<Waker>>>,
     /// What is to happen before a file is opened.
     before_open: Mutex<Option<Hook>>,
+    threads: Arc<AtomicUsize>,
     /// The names of open files, which a rename changes.
     open_files: Mutex<Vec<Weak<Mutex<PathBuf>>>>,
 }
@@ -129,6 +136,7 @@ impl TestHost {
             faults: Arc::default(),
             sleepers: Arc::default(),
             before_open: Mutex::default(),
+            threads: Arc::default(),
             open_files: Mutex::default(),
         })
     }
@@ -188,6 +196,11 @@ impl TestHost {
         self.faults.lock().unwrap().clear();
     }
 
+    /// How many threads are running that the library started.
+    pub fn threads(&self) -> usize {
+        self.threads.load(Ordering::SeqCst)
+    }
+
     fn ahead(&self) -> Duration {
         Duration::from_millis(self.ahead.load(Ordering::SeqCst))
     }
@@ -202,13 +215,12 @@ impl fmt::Debug for TestHost {
 }
 
 fn strike(faults: &Mutex<Vec<Arc<Fault>>>, op: Op, path: &Path) -> io::Result<()> {
-    match faults
-        .lock()
-        .unwrap()
-        .iter()
-        .find_map(|fault| fault.strikes(op, path))
-    {
-        Some(error) => Err(error),
+    let faults = faults.lock().unwrap().clone();
+    match faults.iter().find_map(|fault| fault.strikes(op, path)) {
+        Some(error) => {
+            assert_ne!(error.raw_os_error(), Some(PANIC), "told to panic");
+            Err(error)
+        }
         None => Ok(()),
     }
 }
@@ -284,6 +296,26 @@ impl FileSystem for TestHost {
     fn random(&self) -> u64 {
         self.real.random()
     }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        Ok(u64::from(path.to_string_lossy().contains(OTHER_DEVICE)))
+    }
+}
+
+/// A thread that runs.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn one_more(threads: &Arc<AtomicUsize>) -> Self {
+        threads.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(threads))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestHost {
@@ -298,7 +330,12 @@ impl Clock for TestHost {
 
 impl Threads for TestHost {
     fn spawn(&self, name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Joiner>> {
-        self.real.spawn(name, run)
+        let running = Running::one_more(&self.threads);
+        let body = move || {
+            run();
+            drop(running);
+        };
+        self.real.spawn(name, Box::new(body))
     }
 
     fn parker(&self) -> Box<dyn Parker> {

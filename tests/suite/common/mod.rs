@@ -14,7 +14,7 @@ use duralog::{
     Acks, FlushPolicy, Gap, Log, LogOptions, MIN_SEGMENT_BYTES, Offset, Reader, Record, Start,
     WriteMode,
 };
-pub use host::{Fault, Op, TestHost};
+pub use host::{Fault, OTHER_DEVICE, Op, PANIC, TestHost};
 use tempfile::TempDir;
 
 /// Both ways to write: every behaviour is the same in both.
