@@ -150,6 +150,9 @@ pub trait File: Debug + Send + Sync {
     fn allocate(&self, position: u64, len: u64) -> io::Result<()>;
     /// Brings everything written so far, through mappings too, to the device.
     fn sync(&self, kind: SyncKind) -> io::Result<()>;
+    /// Has the device begin with what was written, without waiting for it: a later sync takes less
+    /// time then. Promises nothing.
+    fn begin_writeback(&self) {}
     /// Tries to lock the file for this handle alone; `false` if somebody else has, or if another
     /// file has its name by now (an error, if nothing has). The lock ends
     /// with the last clone of this handle, or the process.

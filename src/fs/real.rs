@@ -261,6 +261,10 @@ impl File for OsFile {
         }
     }
 
+    fn begin_writeback(&self) {
+        sys::begin_writeback(&self.file);
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         match fs2::FileExt::try_lock_exclusive(&self.file) {
             Ok(()) => self.locked.store(true, Ordering::Relaxed),

@@ -34,6 +34,8 @@ pub(super) const OFFSETS_MAX: u64 = 1 << 30;
 #[derive(Debug, Default)]
 pub(crate) struct AheadPace {
     at: Duration,
+    /// The base offset of the active segment.
+    base: Option<Offset>,
     last_append: Duration,
     appended_bytes: u64,
     end: Offset,
@@ -65,6 +67,14 @@ impl Shared {
         let now = self.site.host.monotonic();
         let mut pace = self.maintenance.ahead_pace.lock();
         let seen = self.look();
+        if pace
+            .base
+            .replace(seen.base)
+            .is_some_and(|before| before != seen.base)
+        {
+            // The device can begin with the segment before.
+            self.maintenance.wake_settle();
+        }
         pace.follow(now, &seen);
         if seen.end > self.durable() {
             self.maintenance.wake_settle_if_unaware();

@@ -144,6 +144,24 @@ impl Segment {
         self.state.lock().file.clone()
     }
 
+    /// Gives up the mapping through which a rolled segment was written, unless somebody reads it;
+    /// whether there is none any more. Writing back a page that is mapped takes an interrupt of
+    /// every CPU that may write to it.
+    pub(crate) fn unmap(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_idle = |view: &View| view.is_sole_holder();
+        if state.frames_end.is_some() && state.view.as_ref().is_some_and(is_idle) {
+            state.view = None;
+        }
+        state.view.is_none()
+    }
+
+    /// Has the device begin with a rolled segment; whether that was possible.
+    pub(crate) fn begin_writeback(&self) -> bool {
+        let file = self.file().filter(|_| self.unmap());
+        file.as_ref().map(|file| file.begin_writeback()).is_some()
+    }
+
     /// Writes the index, then the footer, and cuts the file behind it. Everything in the segment, and its
     /// directory entry, must be durable. Returns whether it is done: while a mapping of the longer
     /// file is read, the cut has to wait. (The cut itself need not be durable: a file that is

@@ -2,8 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Shared, maintenance::RETRY_AFTER};
-use crate::error::Result;
+use super::{Shared, maintenance::RETRY_AFTER, segments::Segment};
+use crate::{error::Result, offset::Offset, options::FlushPolicy};
 
 /// Time between checkpoints while records become durable.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(500);
@@ -17,6 +17,8 @@ pub(crate) struct SettlePace {
     unsynced_since: Option<Duration>,
     checkpoint_at: Duration,
     retry_at: Duration,
+    /// The base offset of the last rolled segment that the device was told to begin with.
+    begun: Option<Offset>,
 }
 
 impl Shared {
@@ -30,6 +32,7 @@ impl Shared {
         if self.latch.is_set() {
             return None;
         }
+        self.begin_writeback(&mut pace);
         let mut done = self.flush_if_due(&mut pace, now);
         if now >= pace.retry_at {
             done = done.and(self.seal_durable());
@@ -42,6 +45,20 @@ impl Shared {
             pace.retry_at = now + RETRY_AFTER;
         }
         self.next_settle(&mut pace, now)
+    }
+
+    /// Has the device begin with rolled segments, which nobody writes to any more, so that it does
+    /// not idle until the next flush and then get all at once.
+    fn begin_writeback(&self, pace: &mut SettlePace) {
+        if self.site.config.flush == FlushPolicy::never() || self.sync_kind().is_none() {
+            return;
+        }
+        let rolled = self.append.lock().unsynced.clone();
+        let is_new = |segment: &Segment| pace.begun.is_none_or(|begun| begun < segment.base);
+        let new = rolled.iter().filter(|segment| is_new(segment));
+        // Of one that is still read, the next flush takes care.
+        let last = new.take_while(|segment| segment.begin_writeback()).last();
+        pace.begun = last.map(|segment| segment.base).or(pace.begun);
     }
 
     /// Syncs if the flush policy's interval is over, or somebody asked.

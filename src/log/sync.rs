@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use super::Shared;
+use super::{Shared, segments::Segment};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::checkpoint::Mark,
@@ -99,7 +99,7 @@ enum Role {
 /// What the leader syncs.
 struct Target {
     files: Vec<(PathBuf, Arc<dyn File>)>,
-    rolled: usize,
+    rolled: Vec<Arc<Segment>>,
     directory: bool,
     mark: Mark,
 }
@@ -289,6 +289,9 @@ impl Leader<'_> {
         shared.latch.check()?;
         let target = self.target();
         shared.syncer.syncs.fetch_add(1, Ordering::Relaxed);
+        for segment in &target.rolled {
+            segment.unmap();
+        }
         for (path, file) in &target.files {
             file.sync(kind)
                 .map_err(|error| shared.fail_sync(path, error))?;
@@ -306,7 +309,7 @@ impl Leader<'_> {
             .durable
             .store(target.mark.offset.get(), Ordering::Release);
         let mut appender = shared.append.lock();
-        let sealable: Vec<_> = appender.unsynced.drain(..target.rolled).collect();
+        let sealable: Vec<_> = appender.unsynced.drain(..target.rolled.len()).collect();
         drop(appender);
         shared.maintenance.add_sealable(sealable);
         // There is something to seal or to record now.
@@ -327,7 +330,7 @@ impl Leader<'_> {
         files.push((active, Arc::clone(appender.writer.file())));
         Target {
             files,
-            rolled: appender.unsynced.len(),
+            rolled: appender.unsynced.clone(),
             directory: std::mem::take(&mut appender.directory_dirty),
             mark: Mark {
                 offset: appender.next,
