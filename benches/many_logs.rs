@@ -7,19 +7,20 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use duralog::{Acks, Log, RecordRef};
 
+#[path = "harness/arguments.rs"]
+mod arguments;
 #[path = "harness/process.rs"]
 mod process;
 
+use arguments::{Anyhow, argument};
 use process::{anonymous_kib, descriptors};
-
-type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
 const LOGS: [usize; 4] = [0, 1, 100, 1000];
 /// So long it is watched what idle logs do.
@@ -27,14 +28,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const VALUE: [u8; 100] = [b'x'; 100];
 
 fn main() -> Anyhow<()> {
-    let mut dir = env::temp_dir();
-    let mut given = env::args().skip(1);
-    while let Some(argument) = given.next() {
-        // There is also what cargo passes to all benchmarks.
-        if argument == "--dir" {
-            dir = PathBuf::from(given.next().ok_or("--dir needs a value")?);
-        }
-    }
+    let dir = argument("--dir")?.unwrap_or_else(env::temp_dir);
     let scratch = tempfile::tempdir_in(dir)?;
     for count in LOGS {
         measure(&scratch.path().join(count.to_string()), count)?;

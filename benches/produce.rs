@@ -16,61 +16,38 @@ use std::{
     time::Instant,
 };
 
-type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
+#[path = "harness/arguments.rs"]
+mod arguments;
+
+use arguments::{Anyhow, argument};
 
 const ROUNDS: usize = 3;
 const LINE_BYTES: usize = 100;
 
-struct Arguments {
-    lines: u64,
-    dir: PathBuf,
-    /// This process is the one that copies, to this file.
-    copy_to: Option<PathBuf>,
-}
-
 fn main() -> Anyhow<()> {
-    let arguments = arguments()?;
-    if let Some(path) = &arguments.copy_to {
-        return copy_lines(path);
+    if let Some(path) = argument::<PathBuf>("--copy-to")? {
+        return copy_lines(&path);
     }
-    let scratch = tempfile::tempdir_in(&arguments.dir)?;
+    let lines = argument("--lines")?.unwrap_or(5_000_000);
+    let dir = argument("--dir")?.unwrap_or_else(env::temp_dir);
+    let scratch = tempfile::tempdir_in(dir)?;
     let input = scratch.path().join("lines");
-    write_lines(&input, arguments.lines)?;
+    write_lines(&input, lines)?;
     for _ in 0..ROUNDS {
         let target = scratch.path().join("copy");
         let mut copy = Command::new(env::current_exe()?);
         copy.arg("--copy-to").arg(&target);
-        report("line-copy loop", arguments.lines, time(copy, &input)?);
+        report("line-copy loop", lines, time(copy, &input)?);
         fs::remove_file(target)?;
 
         let log = scratch.path().join("log");
         let mut produce = Command::new(env!("CARGO_BIN_EXE_duralog"));
         produce.arg("produce").arg(&log);
         produce.args(["--quiet", "--acks", "written"]);
-        report("duralog produce", arguments.lines, time(produce, &input)?);
+        report("duralog produce", lines, time(produce, &input)?);
         fs::remove_dir_all(log)?;
     }
     Ok(())
-}
-
-fn arguments() -> Anyhow<Arguments> {
-    let mut arguments = Arguments {
-        lines: 5_000_000,
-        dir: env::temp_dir(),
-        copy_to: None,
-    };
-    let mut given = env::args().skip(1);
-    while let Some(argument) = given.next() {
-        let mut value = || given.next().ok_or("an argument needs a value");
-        match argument.as_str() {
-            "--lines" => arguments.lines = value()?.parse()?,
-            "--dir" => arguments.dir = value()?.into(),
-            "--copy-to" => arguments.copy_to = Some(value()?.into()),
-            // What cargo passes to all benchmarks.
-            _ => {}
-        }
-    }
-    Ok(arguments)
 }
 
 fn write_lines(path: &Path, lines: u64) -> Anyhow<()> {

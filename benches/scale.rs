@@ -17,12 +17,13 @@ use std::{
 
 use duralog::{Acks, Log, Offset, Record, Start, Timestamp};
 
+#[path = "harness/arguments.rs"]
+mod arguments;
 #[path = "harness/process.rs"]
 mod process;
 
+use arguments::{Anyhow, argument};
 use process::{anonymous_kib, descriptors};
-
-type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
 const RECORD: usize = 1000;
 const BATCH: usize = 10;
@@ -30,23 +31,15 @@ const SEEKS: usize = 2_000;
 /// Time that the process that is killed writes for.
 const WRITES_FOR: Duration = Duration::from_secs(3);
 
-struct Arguments {
-    gib: u64,
-    dir: Option<PathBuf>,
-    child: Option<PathBuf>,
-}
-
 fn main() -> Anyhow<()> {
-    let arguments = arguments()?;
-    if let Some(dir) = &arguments.child {
-        return write_until_killed(dir);
+    if let Some(dir) = argument::<PathBuf>("--child")? {
+        return write_until_killed(&dir);
     }
-    let scratch = match &arguments.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
+    let dir = argument("--dir")?.unwrap_or_else(env::temp_dir);
+    let gib: u64 = argument("--gib")?.unwrap_or(1);
+    let scratch = tempfile::tempdir_in(dir)?;
     let path = scratch.path().join("log");
-    grow(&path, arguments.gib << 30)?;
+    grow(&path, gib << 30)?;
     let log = open(&path, "closed", Duration::ZERO)?;
     seek(&log)?;
     seek_by_time(&log)?;
@@ -54,26 +47,6 @@ fn main() -> Anyhow<()> {
     let synced = kill_a_writer(&path)?;
     open(&path, "killed", synced)?.close()?;
     Ok(())
-}
-
-fn arguments() -> Anyhow<Arguments> {
-    let mut arguments = Arguments {
-        gib: 1,
-        dir: None,
-        child: None,
-    };
-    let mut given = env::args().skip(1);
-    while let Some(argument) = given.next() {
-        let mut value = || given.next().ok_or("an argument needs a value");
-        match argument.as_str() {
-            "--gib" => arguments.gib = value()?.parse()?,
-            "--dir" => arguments.dir = Some(value()?.into()),
-            "--child" => arguments.child = Some(value()?.into()),
-            // What cargo passes to all benchmarks.
-            _ => {}
-        }
-    }
-    Ok(arguments)
 }
 
 fn batch() -> Vec<Record> {

@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use memmap2::{Advice, MmapRaw};
+use memmap2::{Advice, MmapRaw, UncheckedAdvice};
 
 /// A mapping. Its invariants:
 ///
@@ -209,6 +209,28 @@ impl MapReader {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.shared.bytes()
+    }
+
+    /// Takes the pages between two published positions out of the mapping; whoever reads there
+    /// next faults them in again. Writing back a page that is mapped interrupts every CPU that may
+    /// write to it; this takes one interrupt for all of them. Best effort.
+    pub(crate) fn release(&self, from: usize, end: usize) {
+        const PAGE: usize = 4096;
+        // Simulated memory has no file behind it.
+        #[cfg(feature = "testing")]
+        if self.shared.watch.is_some() {
+            return;
+        }
+        let end = end.min(self.bytes().len()) / PAGE * PAGE;
+        let from = from.next_multiple_of(PAGE);
+        let Some(len) = end.checked_sub(from).filter(|len| *len > 0) else {
+            return;
+        };
+        let memory = &self.shared.memory;
+        // SAFETY: the range is within `memory`, a shared mapping of a file whose blocks stay
+        // (invariant 4): what is taken out is in the page cache, and there again for the next who
+        // reads it. Nobody writes there any more (invariant 2).
+        drop(unsafe { memory.unchecked_advise_range(UncheckedAdvice::DontNeed, from, len) });
     }
 
     /// Whether neither the writer nor another reader holds the mapping any more: once this is

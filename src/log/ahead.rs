@@ -16,7 +16,9 @@ use crate::{
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 /// Looks again after this at the latest while something was just appended.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
-/// How long after the last append the thread stays active.
+/// How long after the last append the thread stays active, and how long it takes at least to believe
+/// that appends have become slow: a writer that has to wait, for a processor above all, comes back
+/// at the rate that it had.
 const ACTIVE: Duration = Duration::from_millis(100);
 /// Room kept ready ahead of the writer, at least...
 const ROOM_MIN: usize = 256 << 10;
@@ -184,6 +186,14 @@ fn room_ahead(rate: u64) -> usize {
         .clamp(ROOM_MIN, ROOM_MAX)
 }
 
+/// What a rate a millisecond becomes after so many in this time: up at once, down within [`ACTIVE`].
+fn follow_rate(before: u64, count: u64, elapsed: Duration) -> u64 {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let now = count.saturating_mul(1000) / micros(elapsed).max(1000);
+    let left = micros(ACTIVE.saturating_sub(elapsed));
+    now.max(before.saturating_mul(left) / micros(ACTIVE))
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -191,15 +201,16 @@ fn millis(time: Duration) -> u64 {
 impl AheadPace {
     /// Takes in what was appended since the last step.
     fn follow(&mut self, now: Duration, seen: &Seen) {
-        let elapsed = millis(now.saturating_sub(self.at)).max(1);
-        self.just_woken = elapsed >= millis(ACTIVE);
+        let elapsed = now.saturating_sub(self.at);
+        self.just_woken = elapsed >= ACTIVE;
         let bytes = seen.appended_bytes.saturating_sub(self.appended_bytes);
-        self.bytes_rate = bytes / elapsed;
-        self.records_rate = if bytes > 0 {
-            seen.end.since(self.end) / elapsed
+        self.bytes_rate = follow_rate(self.bytes_rate, bytes, elapsed);
+        let records = if bytes > 0 {
+            seen.end.since(self.end)
         } else {
             0
         };
+        self.records_rate = follow_rate(self.records_rate, records, elapsed);
         if bytes > 0 {
             self.last_append = now;
         }

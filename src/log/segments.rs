@@ -144,22 +144,20 @@ impl Segment {
         self.state.lock().file.clone()
     }
 
-    /// Gives up the mapping through which a rolled segment was written, unless somebody reads it;
-    /// whether there is none any more. Writing back a page that is mapped takes an interrupt of
-    /// every CPU that may write to it.
-    pub(crate) fn unmap(&self) -> bool {
-        let mut state = self.state.lock();
-        let is_idle = |view: &View| view.is_sole_holder();
-        if state.frames_end.is_some() && state.view.as_ref().is_some_and(is_idle) {
-            state.view = None;
+    /// Takes what is to be written back out of the mapping.
+    pub(crate) fn release(&self, from: usize, end: usize) {
+        let view = self.state.lock().view.clone();
+        if let Some(view) = view {
+            view.release(from, end);
         }
-        state.view.is_none()
     }
 
-    /// Has the device begin with a rolled segment; whether that was possible.
-    pub(crate) fn begin_writeback(&self) -> bool {
-        let file = self.file().filter(|_| self.unmap());
-        file.as_ref().map(|file| file.begin_writeback()).is_some()
+    /// Has the device begin with a rolled segment.
+    pub(crate) fn begin_writeback(&self) {
+        if let Some(file) = self.file() {
+            self.release(0, usize::MAX);
+            file.begin_writeback();
+        }
     }
 
     /// Writes the index, then the footer, and cuts the file behind it. Everything in the segment, and its

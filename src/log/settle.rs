@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Shared, maintenance::RETRY_AFTER, segments::Segment};
+use super::{Shared, maintenance::RETRY_AFTER};
 use crate::{error::Result, offset::Offset, options::FlushPolicy};
 
 /// Time between checkpoints while records become durable.
@@ -54,11 +54,12 @@ impl Shared {
             return;
         }
         let rolled = self.append.lock().unsynced.clone();
-        let is_new = |segment: &Segment| pace.begun.is_none_or(|begun| begun < segment.base);
-        let new = rolled.iter().filter(|segment| is_new(segment));
-        // Of one that is still read, the next flush takes care.
-        let last = new.take_while(|segment| segment.begin_writeback()).last();
-        pace.begun = last.map(|segment| segment.base).or(pace.begun);
+        for segment in rolled {
+            if pace.begun.is_none_or(|begun| begun < segment.base) {
+                segment.begin_writeback();
+                pace.begun = Some(segment.base);
+            }
+        }
     }
 
     /// Syncs if the flush policy's interval is over, or somebody asked.

@@ -27,6 +27,9 @@ use crate::{
     options::Fsync,
 };
 
+/// Less than this is left mapped while it is synced.
+const RELEASE_MIN: usize = 256 << 10;
+
 /// The first sync that failed.
 #[derive(Debug, Default)]
 pub(crate) struct Latch(OnceLock<(PathBuf, Arc<std::io::Error>)>);
@@ -289,9 +292,7 @@ impl Leader<'_> {
         shared.latch.check()?;
         let target = self.target();
         shared.syncer.syncs.fetch_add(1, Ordering::Relaxed);
-        for segment in &target.rolled {
-            segment.unmap();
-        }
+        self.release(&target);
         for (path, file) in &target.files {
             file.sync(kind)
                 .map_err(|error| shared.fail_sync(path, error))?;
@@ -315,6 +316,27 @@ impl Leader<'_> {
         // There is something to seal or to record now.
         shared.maintenance.wake_settle_if_resting();
         Ok(())
+    }
+
+    /// Takes out of the mappings what is to be written back, where that is so much that it pays.
+    fn release(&self, target: &Target) {
+        let durable = self.shared.syncer.mark();
+        for segment in &target.rolled {
+            segment.release(0, usize::MAX);
+        }
+        let from = if durable.segment == target.mark.segment {
+            durable.position
+        } else {
+            0
+        };
+        let bytes = |position| usize::try_from(position).unwrap_or(usize::MAX);
+        let (from, end) = (bytes(from), bytes(target.mark.position));
+        let active = self.shared.segments.last();
+        if let Some(active) = active.filter(|active| active.base == target.mark.segment)
+            && end.saturating_sub(from) >= RELEASE_MIN
+        {
+            active.release(from, end);
+        }
     }
 
     /// What there is to sync now. The append lock is held for this alone.

@@ -77,6 +77,18 @@ impl View {
         }
     }
 
+    /// Takes what is published between the positions out of the mapping, if there is one.
+    pub(crate) fn release(&self, from: usize, end: usize) {
+        match &self.source {
+            Source::Mapped(reader)
+            | Source::Copied {
+                end: End::Mapped(reader),
+                ..
+            } => reader.release(from, end),
+            Source::Copied { .. } => {}
+        }
+    }
+
     /// The position behind the last frame published by now.
     #[inline]
     pub(crate) fn published(&self) -> usize {
