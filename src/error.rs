@@ -135,6 +135,31 @@ pub enum ErrorKind {
     /// A batch without records.
     #[error("a batch needs at least one record")]
     EmptyBatch,
+    /// The producer's name was opened again: only the newest one sends. Nothing was appended.
+    #[error("producer {name} was opened again, which fences this one")]
+    Fenced {
+        /// The name.
+        name: String,
+    },
+    /// A sequence that does not follow the one before. Nothing was appended.
+    #[error("producer {name} is to send sequence {expected} next, not {found}")]
+    OutOfSequence {
+        /// The producer's name.
+        name: String,
+        /// The sequence that comes next.
+        expected: u64,
+        /// The one that was given.
+        found: u64,
+    },
+    /// A sequence was given to a producer without a name, or asked of one.
+    #[error("the producer has no name, so it has no sequences")]
+    NoName,
+    /// The log has as many named producers as it takes.
+    #[error("the log has {limit} named producers already, which is as many as it takes")]
+    TooManyProducers {
+        /// How many that is.
+        limit: usize,
+    },
     /// A device sync failed, now or earlier. What was not durable by then may or may not be: the
     /// log takes no more writes, and only reopening it shows what survived. It is never retried,
     /// because a second sync returns success while the data is gone

@@ -104,7 +104,7 @@ pub use options::{
     DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
     OnDamage, ReadMode, WriteMode,
 };
-pub use producer::{Producer, ProducerBuilder, Receipt};
+pub use producer::{Producer, ProducerBuilder, Receipt, SequencedReceipt};
 pub use record::{AsRecord, Headers, HeadersIter, Record, RecordRef, Timestamp};
 
 #[cfg(doctest)]

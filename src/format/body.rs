@@ -91,6 +91,55 @@ impl<R: AsRecord> FrameBody for RecordsBody<'_, R> {
     }
 }
 
+/// The body of records in the shortest form there is.
+#[derive(Debug)]
+pub(crate) enum AnyBody<'a, R> {
+    Plain(PlainBody<'a>),
+    Records(RecordsBody<'a, R>),
+}
+
+impl<'a, R: AsRecord> AnyBody<'a, R> {
+    pub(crate) fn of(records: &'a [R]) -> Self {
+        if let [record] = records
+            && let record = record.as_record()
+            && let Some(value) = record.value.filter(|_| record.is_plain())
+        {
+            return Self::Plain(PlainBody(value));
+        }
+        Self::Records(RecordsBody::new(records))
+    }
+}
+
+impl<R: AsRecord> FrameBody for AnyBody<'_, R> {
+    fn attributes(&self) -> u16 {
+        match self {
+            Self::Plain(body) => body.attributes(),
+            Self::Records(body) => body.attributes(),
+        }
+    }
+
+    fn count(&self) -> u64 {
+        match self {
+            Self::Plain(body) => body.count(),
+            Self::Records(body) => body.count(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(body) => body.len(),
+            Self::Records(body) => body.len(),
+        }
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Plain(body) => body.write(writer),
+            Self::Records(body) => body.write(writer),
+        }
+    }
+}
+
 /// Bytes that `record` takes in a body.
 pub(crate) fn record_len(record: &RecordRef<'_>) -> usize {
     let mut len = 1;

@@ -13,14 +13,16 @@ pub(crate) const KIND: SlotKind = SlotKind {
 
 const CLEAN: u8 = 1 << 0;
 const UNPROVEN: u8 = 1 << 1;
+const NAMED: u8 = 1 << 2;
 
 const FIXED_LEN: usize = 6 * 8 + BOOT_ID_LEN + 1 + 4 * 8 + 2;
 const BOOT_ID_LEN: usize = 16;
 const RANGE_LEN: usize = 16;
+const PRODUCERS_LEN: usize = 2 * 8;
 /// How many damaged ranges are remembered one by one.
 pub(crate) const RANGES_MAX: usize = 128;
 
-const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN <= PAYLOAD_MAX);
+const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN + PRODUCERS_LEN <= PAYLOAD_MAX);
 
 /// A position in the log: an offset, and where its frame starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,17 @@ pub(crate) struct Mark {
     pub(crate) position: u64,
     /// The append time of the frame before it.
     pub(crate) time: u64,
+}
+
+/// Where to learn of named producers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProducersMark {
+    /// There may be any.
+    pub(crate) named: bool,
+    /// The snapshot, or a later one; zero if there was none.
+    pub(crate) generation: u64,
+    /// From here on frames may be missing in it.
+    pub(crate) from: Offset,
 }
 
 /// Records lost so far, by reason.
@@ -60,12 +73,18 @@ pub(crate) struct Checkpoint {
     pub(crate) losses: LossTotals,
     /// Damage that was counted in `losses` already: half-open ranges, in order.
     pub(crate) damage: Vec<(Offset, Offset)>,
+    pub(crate) producers: ProducersMark,
 }
 
 impl Checkpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let damage = self.damage.get(..RANGES_MAX).unwrap_or(&self.damage);
-        let mut bytes = vec![0; FIXED_LEN + damage.len() * RANGE_LEN];
+        let producers = if self.producers.named {
+            PRODUCERS_LEN
+        } else {
+            0
+        };
+        let mut bytes = vec![0; FIXED_LEN + damage.len() * RANGE_LEN + producers];
         let mut writer = Writer::new(&mut bytes);
         writer.u64(self.durable.offset.get());
         writer.u64(self.durable.segment.get());
@@ -75,7 +94,8 @@ impl Checkpoint {
         writer.u64(self.log_start.get());
         writer.bytes(&self.boot_id);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        writer.u8(flag(self.clean, CLEAN) | flag(self.unproven, UNPROVEN));
+        let named = flag(self.producers.named, NAMED);
+        writer.u8(flag(self.clean, CLEAN) | flag(self.unproven, UNPROVEN) | named);
         writer.u64(self.losses.retention);
         writer.u64(self.losses.drop_oldest);
         writer.u64(self.losses.damage);
@@ -84,6 +104,10 @@ impl Checkpoint {
         for (from, to) in damage {
             writer.u64(from.get());
             writer.u64(to.get());
+        }
+        if self.producers.named {
+            writer.u64(self.producers.generation);
+            writer.u64(self.producers.from.get());
         }
         bytes
     }
@@ -100,7 +124,7 @@ impl Checkpoint {
         let log_start = Offset::new(reader.u64()?);
         let boot_id = reader.array()?;
         let flags = reader.u8()?;
-        if flags & !(CLEAN | UNPROVEN) != 0 {
+        if flags & !(CLEAN | UNPROVEN | NAMED) != 0 {
             return Err(DecodeError::Field {
                 field: "checkpoint flags",
             });
@@ -123,6 +147,14 @@ impl Checkpoint {
             last = to;
             damage.push((from, to));
         }
+        let mut producers = ProducersMark::default();
+        if flags & NAMED != 0 {
+            producers = ProducersMark {
+                named: true,
+                generation: reader.u64()?,
+                from: Offset::new(reader.u64()?),
+            };
+        }
         Ok(Self {
             durable,
             reservation,
@@ -132,6 +164,7 @@ impl Checkpoint {
             unproven: flags & UNPROVEN != 0,
             losses,
             damage,
+            producers,
         })
     }
 }
@@ -163,6 +196,11 @@ mod tests {
             damage: (0..RANGES_MAX as u64)
                 .map(|n| (Offset::new(10 * n), Offset::new(10 * n + 3)))
                 .collect(),
+            producers: ProducersMark {
+                named: true,
+                generation: 5,
+                from: Offset::new(6),
+            },
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
     }

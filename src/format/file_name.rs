@@ -18,6 +18,9 @@ pub(crate) const GROUPS: &str = "groups";
 /// The directory of what recovery took out.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
+/// What is known of named producers, in two files that are written in turn.
+const PRODUCERS: [&str; 2] = ["producers-0", "producers-1"];
+
 const SEGMENT_SUFFIX: &str = ".log";
 const INDEX_SUFFIX: &str = ".index";
 const GROUP_SUFFIX: &str = ".offset";
@@ -62,6 +65,20 @@ pub(crate) fn prepared(id: u64) -> String {
 pub(crate) fn is_prepared(name: &str) -> bool {
     name.strip_prefix(PREPARED_PREFIX)
         .is_some_and(|id| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The file of the snapshot of this generation.
+pub(crate) fn producers(generation: u64) -> &'static str {
+    let [even, odd] = PRODUCERS;
+    if generation.is_multiple_of(2) {
+        even
+    } else {
+        odd
+    }
+}
+
+pub(crate) fn is_producers(name: &str) -> bool {
+    PRODUCERS.contains(&name)
 }
 
 /// The file of a group.

@@ -3,6 +3,7 @@
 use super::{
     body::FrameBody,
     checksum::Seed,
+    producer::Sender,
     wire::{Reader, Writer, narrow, widen},
 };
 use crate::{error::DecodeError, record::Timestamp};
@@ -19,9 +20,11 @@ const VERSION_BITS: u16 = 0x000f;
 pub(crate) const PLAIN: u16 = 1 << 4;
 /// The body is a segment's footer, not records.
 pub(crate) const FOOTER: u16 = 1 << 5;
-/// Set aside: compression (two bits), producer id with epoch and sequence, an offset commit, a
-/// control frame, offsets that are not dense. A reader that does not know a bit refuses the frame.
-const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER;
+/// In front of the body stands who sent it.
+pub(crate) const PRODUCER: u16 = 1 << 6;
+/// Set aside: compression (two bits), an offset commit, a control frame, offsets that are not
+/// dense. A reader that does not know a bit refuses the frame.
+const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER | PRODUCER;
 
 const _: () = assert!(HEADER_LEN == CHECKSUM_LEN + 4 + 4 + 4 + TIME_LEN + 2);
 const _: () = assert!(TIME_LEN == 6);
@@ -52,13 +55,29 @@ impl Stamp {
 pub(crate) struct Frame<'a> {
     pub(crate) stamp: Stamp,
     pub(crate) attributes: u16,
+    /// The named producer that sent it.
+    pub(crate) sender: Option<Sender<'a>>,
     pub(crate) body: &'a [u8],
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    fn new(stamp: Stamp, attributes: u16, mut content: Reader<'a>) -> Result<Self, DecodeError> {
+        let sender = if attributes & PRODUCER == 0 {
+            None
+        } else {
+            Some(Sender::read(&mut content)?)
+        };
+        Ok(Self {
+            stamp,
+            attributes: attributes & !VERSION_BITS,
+            sender,
+            body: content.rest(),
+        })
+    }
+
     /// Its length on disk.
     pub(crate) fn len(&self) -> usize {
-        HEADER_LEN + self.body.len()
+        HEADER_LEN + self.sender.map_or(0, |sender| sender.len()) + self.body.len()
     }
 
     pub(crate) fn is_footer(&self) -> bool {
@@ -139,15 +158,12 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
             found: attributes.into(),
         });
     }
-    Ok(Frame {
-        stamp: Stamp {
-            relative_offset,
-            durable_distance,
-            append_time: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]),
-        },
-        attributes: attributes & !VERSION_BITS,
-        body: reader.rest(),
-    })
+    let stamp = Stamp {
+        relative_offset,
+        durable_distance,
+        append_time: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]),
+    };
+    Frame::new(stamp, attributes, reader)
 }
 
 /// The length that the header at the front of `bytes` declares, believed or not; what else there
@@ -189,15 +205,11 @@ pub(crate) fn trusted(bytes: &[u8]) -> Option<Frame<'_>> {
     let durable_distance = reader.u32().ok()?;
     let [t0, t1, t2, t3, t4, t5] = reader.array().ok()?;
     let append_time = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]);
-    let attributes = reader.u16().ok()? & !VERSION_BITS;
+    let attributes = reader.u16().ok()?;
     let stamp = Stamp {
         relative_offset,
         durable_distance,
         append_time,
     };
-    Some(Frame {
-        stamp,
-        attributes,
-        body: reader.rest(),
-    })
+    Frame::new(stamp, attributes, reader).ok()
 }

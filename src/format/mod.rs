@@ -45,7 +45,8 @@
 //! before it. `append_time` never goes back from frame to frame.
 //!
 //! `attributes`: bits 0..4 are the frame version, 1. Bit 4, *plain*: the body is the value of one
-//! record that has no key, no headers and no time of its own. Bit 5, *footer*. All others must be
+//! record that has no key, no headers and no time of its own. Bit 5, *footer*. Bit 6, *producer*: a
+//! named producer sent it, and who that is stands in front of the body. All others must be
 //! zero: a frame that verifies and has one set was written by a newer release, and is refused.
 //!
 //! A frame is valid if and only if (1) its length is at least 24 and ends within the segment,
@@ -61,6 +62,16 @@
 //!
 //! Flag bits 0 to 3 say which of key, value, headers and time are there. No value is a tombstone.
 //! Varints are unsigned LEB128 in their shortest form. Names of headers are UTF-8.
+//!
+//! Who sent it, in front of the body and under the same checksum:
+//!
+//! ```text
+//! id u32 | epoch u32 | sequence u64 | name: u8 length, bytes
+//! ```
+//!
+//! `id` stands for the producer's name in this log, `epoch` counts how often the name was opened,
+//! `sequence` is that of the first record; those of the others follow. The name is there in the
+//! producer's first frame of each segment, and empty in the others.
 //!
 //! The footer's body: `end` (the offset after the last record) and the append time of the last
 //! frame, each u64. It is written only once all before it, and the segment's
@@ -103,9 +114,30 @@
 //! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value.
 //! * `checkpoint` ("dlogCHK\n"): durable offset u64, its segment's base u64, its position there
 //!   u64, the append time before it u64 ms, reservation u64, log start u64, boot id 16 bytes, flags u8 (bit 0: closed in order,
-//!   bit 1: unproven), records lost to retention, drop-oldest, damage and lost tails u64 each,
-//!   number of known damaged ranges u16, each range from u64, to u64.
+//!   bit 1: unproven, bit 2: there may be named producers), records lost to retention, drop-oldest, damage and lost tails u64 each,
+//!   number of known damaged ranges u16, each range from u64, to u64; then, if bit 2 is set, the
+//!   generation of the snapshot u64, and the offset u64 from which on a frame of a named producer
+//!   may be missing in it.
 //! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, committed offset u64, time u64 ms.
+//!
+//! # How far named producers have come
+//!
+//! `producers-0` and `producers-1`, written in turn; the valid one of the higher generation counts.
+//! They are there once a named producer has sent something, and hold nothing that is not durable.
+//!
+//! ```text
+//!  byte 0       8     12   14   16       24           32     40      44
+//!       +-------+-----+----+----+--------+------------+------+-------+- - - - -
+//!       | magic | crc | v  | 0  | log id | generation | upto | count | producers
+//!       +-------+-----+----+----+--------+------------+------+-------+- - - - -
+//!        "dlogPRD\n"    u16  u16  u64      u64          u64    u32
+//!
+//! name: varint length, bytes | id u32 | epoch u32 | next sequence u64 | count u8, then offsets
+//! ```
+//!
+//! All frames below `upto` are taken into account. The offsets, at most 64, are those of the last
+//! records: the first as a varint, then of each how far it is behind the one before. `crc` covers
+//! everything behind it, seeded with the magic as a number, at position 0.
 
 pub(crate) mod body;
 pub(crate) mod checkpoint;
@@ -115,6 +147,8 @@ pub(crate) mod frame;
 pub(crate) mod group;
 pub(crate) mod index;
 pub(crate) mod meta;
+pub(crate) mod producer;
+pub(crate) mod producers;
 pub(crate) mod segment;
 pub(crate) mod slots;
 pub(crate) mod wire;

@@ -16,6 +16,7 @@ use std::{
 use super::{
     Shared, Site,
     checkpointer::RESERVED_AHEAD,
+    producers::Producers,
     segments::{Segment, segment_path},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(crate) struct Appender {
     pub(crate) next: Offset,
     /// The append time of the last frame: it never goes back.
     pub(crate) last_time: u64,
+    pub(super) producers: Producers,
     /// Rolled segments that are not synced yet, oldest first.
     pub(crate) unsynced: Vec<Arc<Segment>>,
     /// A segment's name is not durable yet.
@@ -72,6 +74,7 @@ impl Appender {
             writer,
             next,
             last_time,
+            producers: Producers::default(),
             unsynced: Vec::new(),
             directory_dirty: true,
             readers: Vec::new(),
@@ -102,6 +105,30 @@ impl Appender {
         None
     }
 
+    /// Writes a frame for which there is room; returns its first offset.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull`, `Io`. The log is as before.
+    #[inline]
+    pub(super) fn write_frame(&mut self, log: &Shared, body: &impl FrameBody) -> Result<Offset> {
+        let len = frame::frame_len(body);
+        let first = self.next;
+        let stamp = Stamp {
+            relative_offset: saturate(first.since(self.writer.header.base)),
+            durable_distance: saturate(first.since(log.durable())),
+            append_time: log.site.host.wall_millis().max(self.last_time),
+        };
+        self.writer
+            .append(body, len, stamp)
+            .map_err(|error| log.append_error(self, error))?;
+        self.next = first.advance(body.count());
+        self.last_time = stamp.append_time;
+        self.appended_records += body.count();
+        self.appended_bytes += len as u64;
+        Ok(first)
+    }
+
     /// Registers a reader to be woken by the next append; returns its place.
     fn add_reader(&mut self, waker: Waker) -> u64 {
         self.next_reader += 1;
@@ -118,36 +145,40 @@ impl Shared {
     /// `TooLarge`, `StorageFull`, `Io`, `SyncFailed`, `Closed`. The log is as before.
     #[inline]
     pub(crate) fn append(&self, body: &impl FrameBody) -> Result<Offset> {
-        let len = frame::frame_len(body);
-        let count = body.count();
-        let mut appender = self.append.lock();
+        let (len, count) = (frame::frame_len(body), body.count());
+        let mut appender = self.clear_way(self.append.lock(), len, count)?;
+        let first = appender.write_frame(self, body)?;
+        self.publish(appender)?;
+        Ok(first)
+    }
+
+    /// Makes sure that a frame of `len` bytes with `count` records can be written. The lock may
+    /// have been let go meanwhile.
+    #[inline]
+    pub(super) fn clear_way<'a>(
+        &'a self,
+        mut appender: MutexGuard<'a, Appender>,
+        len: usize,
+        count: u64,
+    ) -> Result<MutexGuard<'a, Appender>> {
         loop {
             self.check_writable()?;
             let obstacle = appender.obstacle(len, count, self.checkpoint.reserved());
-            let Some(obstacle) = obstacle else { break };
+            let Some(obstacle) = obstacle else {
+                return Ok(appender);
+            };
             appender = self.overcome(appender, &obstacle)?;
         }
-        let first = appender.next;
-        let durable = self.syncer.durable();
-        let stamp = Stamp {
-            relative_offset: saturate(first.since(appender.writer.header.base)),
-            durable_distance: saturate(first.since(durable)),
-            append_time: self.site.host.wall_millis().max(appender.last_time),
-        };
-        appender
-            .writer
-            .append(body, len, stamp)
-            .map_err(|error| self.append_error(&appender, error))?;
-        let end = first.advance(count);
-        appender.next = end;
-        appender.last_time = stamp.append_time;
-        appender.appended_records += count;
-        appender.appended_bytes += len as u64;
+    }
+
+    /// Shows what was written to all who read, and lets go of the lock.
+    #[inline]
+    pub(super) fn publish(&self, appender: MutexGuard<'_, Appender>) -> Result<()> {
+        let end = appender.next;
         // Release: whoever sees the end finds the frames below it published.
         self.end.store(end.get(), Ordering::Release);
         self.finish(appender);
-        self.flush_by_count(end, durable)?;
-        Ok(first)
+        self.flush_by_count(end)
     }
 
     /// Lets go of the append lock and wakes whoever has to know.
@@ -167,9 +198,9 @@ impl Shared {
 
     /// Syncs if the flush policy counts records and the count is reached.
     #[inline]
-    fn flush_by_count(&self, end: Offset, durable: Offset) -> Result<()> {
+    fn flush_by_count(&self, end: Offset) -> Result<()> {
         match self.site.config.flush.messages {
-            Some(messages) if end.since(durable) >= messages => self.sync_until(end),
+            Some(messages) if end.since(self.durable()) >= messages => self.sync_until(end),
             _ => Ok(()),
         }
     }
@@ -282,7 +313,7 @@ impl Shared {
     }
 
     #[inline]
-    fn check_writable(&self) -> Result<()> {
+    pub(super) fn check_writable(&self) -> Result<()> {
         if self.latch.is_set() {
             self.latch.check()?;
         }

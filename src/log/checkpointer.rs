@@ -174,14 +174,18 @@ impl Shared {
         self.write_checkpoint(SlotFile::write_both, |content| content.clean = true)
     }
 
-    fn write_checkpoint(
+    pub(super) fn write_checkpoint(
         &self,
         write: fn(&mut SlotFile, &[u8], Option<SyncKind>) -> Result<()>,
         change: impl FnOnce(&mut Checkpoint),
     ) -> Result<()> {
+        let producers = self.producers_mark();
         let mut inner = self.checkpoint.inner.lock();
         self.latch.check()?;
         let mut content = inner.content.clone();
+        if producers.named {
+            content.producers = producers;
+        }
         content.durable = self.syncer.mark();
         change(&mut content);
         // `Fsync::Off` promises nothing after a power cut, and pays nothing.

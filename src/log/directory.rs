@@ -71,6 +71,7 @@ impl Listing {
             file_name::GROUPS | file_name::QUARANTINE => wanted = EntryKind::Directory,
             _ if segment.is_some()
                 || file_name::is_prepared(name)
+                || file_name::is_producers(name)
                 || file_name::parse_index(name).is_some() =>
             {
                 self.other = true;

@@ -2,7 +2,7 @@
 //!
 //! All locks of a log are here, and they are taken in this order:
 //!
-//! 1. the paces of the maintenance (each step's own),
+//! 1. the paces of the maintenance (each step's own); what is stored of producers,
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark,
@@ -29,18 +29,21 @@ mod maintenance;
 mod open;
 mod plan;
 mod pool;
+mod producers;
 mod read_only;
 mod recover;
 mod report;
 mod rota;
 mod segments;
 mod settle;
+mod snapshots;
 mod source;
 mod sync;
 mod verify;
 
 pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
 pub(crate) use open::open;
+pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
 pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
 pub(crate) use source::Source;
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     segments: segments::Segments,
     syncer: sync::Syncer,
     checkpoint: checkpointer::Checkpointer,
+    snapshots: snapshots::Snapshots,
     /// The segment to be rolled to next.
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
@@ -156,6 +160,7 @@ impl Shared {
         }
         self.sync_until(end)?;
         self.seal_durable()?;
+        self.last_snapshot()?;
         let appender = self.append.lock();
         let writer = &appender.writer;
         let path = segments::segment_path(&self.site.dir, writer.header.base);

@@ -20,6 +20,7 @@ use super::{
     recover::{self, Recovery, SegmentFile},
     report::{Damage, GapReason, RecoveryReport},
     segments::{Segment, Segments, segment_path},
+    snapshots,
     sync::{Latch, Syncer, sync_kind},
 };
 use crate::{
@@ -120,6 +121,13 @@ fn read_options(
     Ok((meta, config))
 }
 
+/// What is assumed where no checkpoint is to be read.
+fn unknown_checkpoint() -> Checkpoint {
+    let mut unknown = Checkpoint::default();
+    unknown.producers.named = true;
+    unknown
+}
+
 /// A damaged slot, whose twin stood in.
 pub(crate) fn slot_damage(path: &Path, (position, error): (u64, DecodeError)) -> Damage {
     Damage {
@@ -167,7 +175,7 @@ impl Opening {
         if let Some(fallback) = fallback {
             report.damage.push(slot_damage(&checkpoint_path, fallback));
         }
-        let checkpoint = read.clone().unwrap_or_default();
+        let checkpoint = read.clone().unwrap_or_else(unknown_checkpoint);
         let gathering = Gathering::new(&self.site, listing, &checkpoint);
         let (found, facts) = gathering.run(report)?;
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
@@ -411,6 +419,8 @@ impl Opening {
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
         let lost_tail = recovered.next.since(recovered.end);
         checkpoint.losses.lost_tail = checkpoint.losses.lost_tail.saturating_add(lost_tail);
+        let known = snapshots::find(&self.site, checkpoint.producers)?;
+        report.damage.extend(known.damage.clone());
         let lost = report
             .damage
             .iter()
@@ -427,6 +437,7 @@ impl Opening {
             segments: Segments::new(segments, copy),
             syncer: Syncer::new(mark),
             checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
+            snapshots: snapshots::Snapshots::default(),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
             recovery: report,
@@ -436,11 +447,8 @@ impl Opening {
         for (from, to) in lost {
             shared.count_loss(from, to, GapReason::Damage);
         }
-        shared.reserve_at_once(recovered.next.advance(RESERVED_AHEAD))?;
-        shared.maintenance.add_sealable(sealable);
-        shared
-            .start_maintenance()
-            .map_err(|error| Error::io("start a thread for", &shared.site.dir, error))?;
+        shared.load_producers(&known)?;
+        shared.begin(sealable)?;
         Ok(shared)
     }
 
@@ -474,6 +482,16 @@ impl Opening {
         opened.file.set_len(*frames_end as u64).map_err(io)?;
         let writer = open_writer(&opened.file, header, *frames_end, &self.site).map_err(io)?;
         Ok((Segment::active(path.clone(), &writer, copy), writer))
+    }
+}
+
+impl Shared {
+    /// Makes sure of offsets to use, and starts the maintenance.
+    fn begin(self: &Arc<Self>, sealable: Vec<Arc<Segment>>) -> Result<()> {
+        self.reserve_at_once(self.end().advance(RESERVED_AHEAD))?;
+        self.maintenance.add_sealable(sealable);
+        self.start_maintenance()
+            .map_err(|error| Error::io("start a thread for", &self.site.dir, error))
     }
 }
 

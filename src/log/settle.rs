@@ -36,6 +36,7 @@ impl Shared {
         let mut done = self.flush_if_due(&mut pace, now);
         if now >= pace.retry_at {
             done = done.and(self.seal_durable());
+            done = done.and(self.snapshot_if_due());
             if now >= pace.checkpoint_at {
                 done = done.and(self.refresh_checkpoint());
                 pace.checkpoint_at = now + CHECKPOINT_EVERY;

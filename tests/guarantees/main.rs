@@ -15,6 +15,7 @@ mod acks;
 mod failures;
 mod flush;
 mod losses;
+mod named;
 mod offsets;
 mod recovery;
 mod twice;
