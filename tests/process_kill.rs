@@ -241,6 +241,43 @@ fn written_lines_survive_the_kills_of_their_producer() {
     produce_is_killed("written");
 }
 
+#[test]
+fn a_named_producer_that_is_killed_and_run_again_over_its_input_imports_each_line_once() {
+    let mut random = Random::new();
+    let place = Place::new();
+    let mut printed = 0;
+    for run in 0..kills(100) {
+        let segment_bytes = random.pick(&["8192", "65536", "1048576"]);
+        let batch = random.pick(&["1", "10", "1000"]);
+        let acks = random.pick(&["written", "durable"]);
+        let mut command = place.command("produce", ["--acks", acks, "--batch", batch]);
+        command.args(["--segment-bytes", segment_bytes, "--producer", "importer"]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.stderr(Stdio::null()).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let at_once = random.pick(&[20, 300]);
+        let feeder = thread::spawn(move || feed(stdin, 0, at_once));
+
+        let killed = kill_at(child, random.moment(300));
+        assert!(killed.was_killed(), "run {run}: {}", killed.status);
+        feeder.join().unwrap();
+        printed += killed.lines.len();
+    }
+    assert!(printed > 0, "the kills came while lines were sent");
+    let values = values_from(&place, 0);
+    assert!(values.len() >= printed, "{} of {printed}", values.len());
+    let expected: Vec<_> = (0..values.len())
+        .map(|index| input_line(0, index))
+        .collect();
+    assert_eq!(values, expected);
+    let input = lines_of(&expected);
+    let again = place
+        .feed("produce", ["--producer", "importer"], input)
+        .done();
+    assert_eq!(again.text(), "", "nothing is missing");
+    place.run("verify", []).done();
+}
+
 fn padded_line(number: u64) -> String {
     format!("{number:08} {}", "x".repeat(PADDING))
 }

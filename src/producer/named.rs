@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -170,23 +171,27 @@ impl Producer {
         known: u64,
         all: usize,
     ) -> SequencedReceipt {
-        let all = all as u64;
-        let (offset, duplicates, below) = match sent {
-            Sent::New(first) => (
-                if known == 0 { Some(first) } else { offset },
-                known,
-                first.advance(all - known),
+        let records = all as u64;
+        let (offset, appended, below) = match sent {
+            Sent::New(first) => {
+                let end = first.advance(records - known);
+                let offset = if known == 0 { Some(first) } else { offset };
+                (offset, first..end, end)
+            }
+            Sent::Duplicate(found) => (
+                offset.or(found.offset),
+                Offset::ZERO..Offset::ZERO,
+                found.below,
             ),
-            Sent::Duplicate(found) => (offset.or(found.offset), all, found.below),
-            Sent::Overlap { .. } => (offset, known, Offset::ZERO),
+            Sent::Overlap { .. } => (offset, Offset::ZERO..Offset::ZERO, Offset::ZERO),
         };
         // Waited for is the last of them.
         let last = Offset::new(below.get().saturating_sub(1));
         SequencedReceipt {
             receipt: self.receipt(last, below.since(last), self.acks),
             offset,
-            duplicates,
-            records: all,
+            appended,
+            records,
         }
     }
 
@@ -201,19 +206,24 @@ impl Producer {
 pub struct SequencedReceipt {
     receipt: Receipt,
     offset: Option<Offset>,
-    duplicates: u64,
+    appended: Range<Offset>,
     records: u64,
 }
 
 impl SequencedReceipt {
     /// Whether all of its records were in the log before, so that nothing was appended.
     pub fn is_duplicate(&self) -> bool {
-        self.duplicates == self.records
+        self.appended.is_empty()
     }
 
     /// How many of its records were in the log before.
     pub fn duplicates(&self) -> u64 {
-        self.duplicates
+        self.records - self.appended.end.since(self.appended.start)
+    }
+
+    /// The offsets of those that were appended; empty for a duplicate.
+    pub fn appended(&self) -> Range<Offset> {
+        self.appended.clone()
     }
 
     /// The offset of the (first) record: for a duplicate the one it got when it was appended,

@@ -38,6 +38,24 @@ fn each_line_is_a_record_and_its_offset_is_printed() {
 }
 
 #[test]
+fn a_named_producer_appends_only_the_lines_that_are_missing() {
+    let place = Place::new();
+    let import = |input: &str, more: &[&str]| {
+        let args = [&["--producer", "importer"], more].concat();
+        place.feed("produce", args, input).done()
+    };
+    let ran = import("one\ntwo\n", &[]).silent();
+    assert_eq!(ran.text(), "0\n1\n");
+    let ran = import("one\ntwo\nthree\nfour\n", &[]);
+    assert_eq!(ran.text(), "2\n3\n");
+    ran.complained("2 lines were in the log before");
+    let ran = import("one\ntwo\nthree\nfour\n", &["--quiet", "--batch", "1"]);
+    assert_eq!(ran.text(), "records: 0\n");
+    ran.complained("4 lines were in the log before");
+    assert_eq!(values(&place), b"one\ntwo\nthree\nfour\n");
+}
+
+#[test]
 fn a_last_line_without_a_newline_is_a_record() {
     let place = Place::new();
     let ran = place.feed("produce", [], "one\ntwo").done();

@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::ValueEnum;
-use duralog::{FlushPolicy, Log, LogOptions, Offset, Producer, Receipt, RecordRef, RecoveryReport};
+use duralog::{
+    FlushPolicy, Log, LogOptions, Offset, Producer, Receipt, RecordRef, RecoveryReport,
+    SequencedReceipt,
+};
 use memchr::memmem::Finder;
 
 use crate::{
@@ -54,6 +57,10 @@ pub struct Args {
     /// From now on, start a new segment at N bytes.
     #[arg(long, value_name = "N")]
     segment_bytes: Option<u64>,
+    /// Append each line once, however often the same input is given: line number i, from 0, is the
+    /// record with sequence i of the producer NAME, and what the log has of it already is left out.
+    #[arg(long, value_name = "NAME")]
+    producer: Option<String>,
     /// Print no offsets, but a summary at the end.
     #[arg(long)]
     quiet: bool,
@@ -152,9 +159,14 @@ fn tell_recovery(found: &RecoveryReport) {
 }
 
 fn produce(log: &Log, args: &Args) -> Result<(), Failure> {
-    let producer = log.producer().acks(args.acks.into()).build()?;
+    let mut producer = log.producer().acks(args.acks.into());
+    if let Some(name) = &args.producer {
+        producer = producer.name(name);
+    }
+    let producer = producer.build()?;
     let mut lines = Lines::read(io::stdin(), limits(&args.dir, args.batch)?);
     let mut sender = Sender {
+        sequence: producer.name().map(|_| 0),
         producer,
         separator: args.key_separator.as_deref().map(Finder::new),
         records: Vec::new(),
@@ -184,6 +196,8 @@ fn limits(dir: &Path, lines: NonZeroUsize) -> Result<Limits, Failure> {
 /// Sends batches, and waits for what they are acknowledged by.
 struct Sender<'s> {
     producer: Producer,
+    /// Of the next line, if lines have sequences.
+    sequence: Option<u64>,
     separator: Option<Finder<'s>>,
     /// Empty between batches, kept for its memory.
     records: Vec<RecordRef<'static>>,
@@ -196,8 +210,28 @@ struct Sender<'s> {
 
 /// A batch that was sent.
 struct Sent {
-    receipt: Receipt,
+    receipt: Sending,
     records: u64,
+}
+
+/// What tells when it is acknowledged.
+enum Sending {
+    Plain(Receipt),
+    Sequenced(SequencedReceipt),
+}
+
+impl Sending {
+    /// Waits for it; the first offset of what was appended, and how many of `records` that is.
+    fn wait(self, records: u64) -> duralog::Result<(Offset, u64)> {
+        match self {
+            Self::Plain(receipt) => Ok((receipt.wait()?, records)),
+            Self::Sequenced(receipt) => {
+                let (first, known) = (receipt.appended().start, receipt.duplicates());
+                receipt.wait()?;
+                Ok((first, records - known))
+            }
+        }
+    }
 }
 
 impl Sender<'_> {
@@ -229,16 +263,21 @@ impl Sender<'_> {
         if enough { self.settle() } else { Ok(()) }
     }
 
-    fn append(&mut self, batch: &Batch<'_>) -> duralog::Result<Receipt> {
+    fn append(&mut self, batch: &Batch<'_>) -> duralog::Result<Sending> {
         let mut records: Vec<RecordRef<'_>> = mem::take(&mut self.records);
         match &self.separator {
             None => records.extend(batch.lines().map(RecordRef::new)),
             Some(separator) => records.extend(batch.lines().map(|line| split(line, separator))),
         }
-        let receipt = match records.as_slice() {
+        let receipt = match (self.sequence, records.as_slice()) {
+            (Some(first), records) => {
+                let receipt = self.producer.send_batch_sequenced(first, records)?;
+                self.sequence = Some(first + records.len() as u64);
+                Sending::Sequenced(receipt)
+            }
             // Alone, a record has a shorter form.
-            &[record] => self.producer.send(record)?,
-            records => self.producer.send_batch(records)?,
+            (None, &[record]) => Sending::Plain(self.producer.send(record)?),
+            (None, records) => Sending::Plain(self.producer.send_batch(records)?),
         };
         self.records = recycled(records);
         Ok(receipt)
@@ -248,8 +287,9 @@ impl Sender<'_> {
     fn settle(&mut self) -> Result<(), Failure> {
         self.unsettled_bytes = 0;
         let settled = self.unsettled.drain(..).try_for_each(|sent| {
-            let first = sent.receipt.wait()?;
-            self.report.add(first, sent.records)
+            let (first, records) = sent.receipt.wait(sent.records)?;
+            self.report.known += sent.records - records;
+            self.report.add(first, records)
         });
         let told = self.report.flush();
         settled.and(told)
@@ -277,6 +317,8 @@ struct Report {
     out: BufWriter<StdoutLock<'static>>,
     quiet: bool,
     records: u64,
+    /// Lines that were in the log before.
+    known: u64,
     first: Option<Offset>,
     end: Offset,
 }
@@ -287,12 +329,16 @@ impl Report {
             out: results(),
             quiet,
             records: 0,
+            known: 0,
             first: None,
             end: Offset::ZERO,
         }
     }
 
     fn add(&mut self, first: Offset, records: u64) -> Result<(), Failure> {
+        if records == 0 {
+            return Ok(());
+        }
         self.records += records;
         self.first.get_or_insert(first);
         self.end = first.advance(records);
@@ -318,6 +364,9 @@ impl Report {
                 write!(self.out, ", first offset: {first}, last offset: {last}")?;
             }
             writeln!(self.out)?;
+        }
+        if self.known > 0 {
+            note(format_args!("{} lines were in the log before", self.known));
         }
         self.flush()
     }
