@@ -15,6 +15,7 @@ use duralog::{
 
 use crate::sim::{
     PATH,
+    examine::NAMED,
     oracle::Oracle,
     world::{World, value},
 };
@@ -38,6 +39,7 @@ pub const ALL: &[Workload] = &[
     ("reopened", reopened),
     ("aged", aged),
     ("followed", followed),
+    ("named", named),
     ("random", random),
 ];
 
@@ -169,6 +171,34 @@ fn shared(world: &mut World, _: u64) {
     }
     drop(reader);
     world.close(log);
+}
+
+/// A named producer, which is opened again now and then; others send too. Several snapshots of what
+/// is known of it are made, also while something is sent.
+fn named(world: &mut World, seed: u64) {
+    let often = FlushPolicy::every(Duration::from_millis(5));
+    world.options = world.options.clone().flush(often);
+    let mut random = Random::new(seed);
+    let mut sent = values(NAMED, 0..27, 700).into_iter().peekable();
+    let mut others = (0..).step_by(2);
+    while sent.peek().is_some() {
+        let log = world.open();
+        let other = log.producer().acks(Acks::Written).build().unwrap();
+        for _ in 0..2 {
+            let builder = log.producer().name(NAMED).acks(Acks::Written);
+            let producer = builder.build().unwrap();
+            for value in sent.by_ref().take(9) {
+                world.send(&producer, Acks::Written, &[value]);
+                if random.chance(64) {
+                    world.machine.sleep(Duration::from_millis(10));
+                }
+            }
+            let pair = others.next().unwrap();
+            world.send(&other, Acks::Written, &values("other", pair..pair + 2, 50));
+        }
+        drop(other);
+        world.close(log);
+    }
 }
 
 /// Each record is sent once the one before was read, while the reader begins to wait again: a

@@ -13,6 +13,9 @@ use super::{
     world::{World, value},
 };
 
+/// The name of a producer, with which the values that it sends begin.
+pub const NAMED: &str = "named";
+
 /// What an opening left to be looked at in turn.
 #[derive(Debug)]
 pub struct Next {
@@ -132,6 +135,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         .judge(&found, crash)
         .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
     kept_in_quarantine(world, &log)?;
+    remembers_its_producer(&log, &found)?;
     let served = oracle.after(&found);
     let mut next = vec![Next {
         what: "the power is cut once it is served",
@@ -157,6 +161,30 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         oracle: world.promised(),
     });
     Ok(Examined { rows, next })
+}
+
+/// A named producer whose records are there has come as far as the last of them: they were sent in
+/// order, and have their sequences in them.
+fn remembers_its_producer(log: &Log, found: &Found) -> Result<(), String> {
+    let number = |(_, value): &(u64, String)| -> Option<u64> {
+        let number = value.strip_prefix(NAMED)?.split('-').nth(1)?;
+        number.parse().ok()
+    };
+    let Some(last) = found.records.iter().filter_map(number).max() else {
+        return Ok(());
+    };
+    let producer = log.producer().name(NAMED).build();
+    let producer = producer.map_err(|error| format!("no producer {NAMED}: {error}"))?;
+    let known = producer
+        .last_sequence()
+        .map_err(|error| error.to_string())?;
+    if known == Some(last) {
+        Ok(())
+    } else {
+        Err(format!(
+            "the producer has sent up to {last}, and the log knows of {known:?}"
+        ))
+    }
 }
 
 /// The same for a disk that lost something: what is missing is told, what is there is right, and
