@@ -8,6 +8,7 @@ mod concurrency;
 mod faults;
 mod index;
 mod maintenance;
+mod names;
 mod opening;
 mod real_disks;
 mod receipts;
