@@ -419,7 +419,8 @@ impl Opening {
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
         let lost_tail = recovered.next.since(recovered.end);
         checkpoint.losses.lost_tail = checkpoint.losses.lost_tail.saturating_add(lost_tail);
-        let known = snapshots::find(&self.site, checkpoint.producers)?;
+        let site = &self.site;
+        let known = snapshots::find(&*site.host, &site.dir, site.log_id, checkpoint.producers)?;
         report.damage.extend(known.damage.clone());
         let lost = report
             .damage

@@ -84,11 +84,10 @@ fn path_of(dir: &Path, generation: u64) -> PathBuf {
 /// # Errors
 ///
 /// `UnsupportedVersion`, `Io`.
-pub(super) fn find(site: &Site, mark: ProducersMark) -> Result<Found> {
+pub(super) fn find(host: &dyn Host, dir: &Path, log_id: u64, mark: ProducersMark) -> Result<Found> {
     if !mark.named {
         return Ok(Found::default());
     }
-    let (host, dir, log_id) = (&*site.host, &site.dir, site.log_id);
     let mut newest: Option<Snapshot> = None;
     for generation in 0..2 {
         if let Ok(found) = read(host, &path_of(dir, generation), log_id)? {

@@ -10,6 +10,7 @@ use super::{
     recover::{self, OpenedSegment},
     report::Damage,
     segments::{INDEX_MAX, segment_path},
+    snapshots,
 };
 use crate::{
     error::{Error, Result},
@@ -78,6 +79,9 @@ impl ReadOnly {
         }
         let checkpoint = checkpoint.unwrap_or_default();
         self.verify_slots(&mut report)?;
+        let (host, id) = (&**self.host(), self.meta.id);
+        let known = snapshots::find(host, &self.dir, id, checkpoint.producers)?;
+        report.damage.extend(known.damage);
         let mut facts = Vec::new();
         let mut paths = Vec::new();
         let mut lens = Vec::new();

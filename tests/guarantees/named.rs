@@ -382,6 +382,13 @@ fn what_is_known_survives_the_snapshot_that_is_damaged() {
         for name in ["producers-0", "producers-1"] {
             damaged.flip_bit(&in_log(name), 50, 0);
         }
+        run(&case.boot(&damaged), |world| {
+            let host = Arc::new(world.machine.clone());
+            let look = duralog::testing::open_read_only(host, crate::sim::PATH).unwrap();
+            let damage = look.verify().unwrap().damage;
+            assert_eq!(damage.len(), 1, "{damage:?}");
+            assert!(damage[0].reason.contains("named producers"), "{damage:?}");
+        });
         case.reopen(&damaged, |_, log| {
             let damage = &log.recovery().damage;
             assert_eq!(damage.len(), 1, "{damage:?}");
