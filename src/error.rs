@@ -92,6 +92,26 @@ pub enum ErrorKind {
         /// The contradiction.
         source: DecodeError,
     },
+    /// The next records are compressed with what this build lacks the cargo feature for. They are
+    /// intact as far as their checksum tells. Nothing is skipped: who does not need them can seek
+    /// to `to`.
+    #[error(
+        "offsets {from} to {to} are compressed with {codec} ({} at byte {position}); \
+         reading them needs the feature `{codec}` of duralog",
+        path.display()
+    )]
+    CompressionUnsupported {
+        /// The name of the compression, and of the feature.
+        codec: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The byte at which their frame begins.
+        position: u64,
+        /// The first offset of the frame.
+        from: Offset,
+        /// The first offset behind it.
+        to: Offset,
+    },
     /// The log has damage and was opened with [`OnDamage::Refuse`](crate::OnDamage::Refuse).
     /// Nothing was changed.
     #[error("{} is damaged: offsets {from} to {to} are not readable; further places: {more}", path.display())]

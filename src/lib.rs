@@ -12,6 +12,8 @@
 //! * [`Producer`] appends [`Record`]s: one by one, or as an atomic batch. [`Acks`] chooses what a
 //!   send survives: the end of the process, or a power cut. [`Receipt`] is what one waits for, as
 //!   a thread or as a future of any runtime.
+//! * [`Compression`] is chosen for each producer ([`ProducerBuilder::compression`]) and needs a cargo
+//!   feature: `lz4`. Readers read what they find.
 //! * [`Consumer`] reads on behalf of a group and commits what was processed; a [`Reader`] reads
 //!   without a group. Both borrow records from the log, and are told about every [`Gap`].
 //! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
@@ -95,12 +97,14 @@ mod slot_file;
 pub mod testing;
 
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
-pub use consumer::{Batch, Consumer, ConsumerBuilder, Iter, Reader, ReaderBuilder, Start};
+pub use consumer::{
+    Batch, Consumer, ConsumerBuilder, FrameInfo, Iter, Reader, ReaderBuilder, Start,
+};
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use log::{Damage, Gap, GapReason, RecoveryReport, SegmentInfo, Stats, VerifyReport};
 pub use offset::Offset;
 pub use options::{
-    Acks, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
+    Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
     DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
     OnDamage, ReadMode, WriteMode,
 };

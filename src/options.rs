@@ -29,6 +29,36 @@ pub enum Acks {
     Durable,
 }
 
+/// How a producer's records are compressed before they are stored. Readers need not be told:
+/// each stored batch says it, and a log may hold any mixture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all. The default.
+    #[default]
+    None,
+    /// LZ4, in its block format. To write or to read it needs the cargo feature `lz4`.
+    Lz4,
+}
+
+impl Compression {
+    /// Its name, which is also that of the cargo feature it needs: `"none"` or `"lz4"`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+        }
+    }
+
+    /// Whether this build of the crate has it.
+    pub const fn is_available(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Lz4 => cfg!(feature = "lz4"),
+        }
+    }
+}
+
 /// When the log syncs by itself, so that `Written` records become durable too.
 ///
 /// The default is [every second](FlushPolicy::every).

@@ -10,7 +10,13 @@ pub use crate::fs::{
 use crate::{
     api::{Log, ReadOnlyLog},
     error::Result,
-    format::{body, checkpoint, checksum::Seed, frame, group, meta, segment},
+    format::{
+        body, checkpoint,
+        checksum::Seed,
+        compressed::{Memory, Packed},
+        frame, group, meta, segment,
+        wire::widen,
+    },
     offset::Offset,
     options::LogOptions,
     record::RecordRef,
@@ -41,12 +47,23 @@ pub fn recovery_rows(log: &Log) -> String {
 }
 
 /// Decodes bytes as a frame of the segment with this id, at this position, and reads all its
-/// records; returns how many there are, or `None` if it is no frame.
+/// records; returns how many there are, or `None` if it is no frame, or one of compressed records
+/// that do not decompress in this build.
 pub fn decode_frame(bytes: &[u8], segment_id: u64, position: u32) -> Option<usize> {
     let frame = frame::decode(bytes, Seed::of(segment_id).at(position)).ok()?;
-    let count = body::check(&frame).ok()?;
-    let records = body::Records::new(&frame, Offset::ZERO, count);
-    let headers_fit = |record: &RecordRef<'_>| record.headers().iter().count() <= bytes.len();
+    let contents = body::check(&frame).ok()?;
+    let mut memory = Memory::default();
+    let records = if contents.unpacked.is_some() {
+        let range = Packed::of(&frame).ok()?.unpack(&mut memory, 0).ok()?;
+        let (bytes, time) = (memory.get(range), frame.stamp.timestamp());
+        body::Records::unpacked(bytes, Offset::ZERO, contents.count, time)
+    } else {
+        body::Records::new(&frame, Offset::ZERO, contents.count)
+    };
+    let most = contents
+        .unpacked
+        .map_or(bytes.len(), |len| widen(len.get()));
+    let headers_fit = |record: &RecordRef<'_>| record.headers().iter().count() <= most;
     Some(records.filter(headers_fit).count())
 }
 

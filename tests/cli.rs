@@ -4,6 +4,8 @@
 #[path = "common/cli.rs"]
 mod cli;
 
+#[path = "cli/compress.rs"]
+mod compress;
 #[path = "cli/consume.rs"]
 mod consume;
 #[path = "cli/look.rs"]

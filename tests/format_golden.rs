@@ -15,6 +15,12 @@ use duralog::{
     testing::{self, SlotContent},
 };
 
+#[path = "format_golden/compressed.rs"]
+mod compressed;
+
+#[path = "format_golden/lz4_block.rs"]
+mod lz4_block;
+
 #[path = "format_golden/reader.rs"]
 mod reader;
 

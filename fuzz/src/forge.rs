@@ -58,6 +58,37 @@ pub fn segment_header(id: u64, base: u64, previous_end: u64, created: u64, log: 
     file
 }
 
+/// An LZ4 block that stands for these bytes.
+pub fn lz4_block(bytes: &[u8]) -> Vec<u8> {
+    lz4_flex::block::compress(bytes)
+}
+
+/// A body that says that `block` holds `count` records of `len` bytes.
+pub fn compressed_body(count: u64, len: u64, block: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for mut number in [count, len] {
+        while number >= 0x80 {
+            body.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        body.push(number as u8);
+    }
+    body.extend(block);
+    body
+}
+
+/// A frame with this body that says that it is compressed with LZ4.
+pub fn compressed_frame(id: u64, position: u32, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; FRAME_HEADER];
+    frame[FRAME_HEADER - 2..].copy_from_slice(&LZ4.to_le_bytes());
+    frame.extend(body);
+    testing::seal_frame(&mut frame, id, position);
+    frame
+}
+
+/// Attributes of a frame of compressed records.
+const LZ4: u16 = 0x0101;
+
 /// A segment in pieces.
 #[derive(Arbitrary, Debug)]
 pub struct Segment {
@@ -100,6 +131,16 @@ enum Piece {
     Plain {
         relative_offset: u8,
         value: u8,
+    },
+    /// A frame of compressed records: as many as it says, or not.
+    Compressed {
+        relative_offset: u8,
+        count: u8,
+        records: Vec<u8>,
+        /// The length that it says, if that is not the true one.
+        lie: Option<u16>,
+        /// The records stand where the block should.
+        raw: bool,
     },
     /// A footer.
     Footer {
@@ -154,6 +195,19 @@ impl Segment {
             } => {
                 let offset = u32::from(*relative_offset);
                 self.seal(file, offset, offset, 0, 0x11, &[*value]);
+            }
+            Piece::Compressed {
+                relative_offset,
+                count,
+                records,
+                lie,
+                raw,
+            } => {
+                let len = lie.map_or(records.len() as u64, u64::from);
+                let block = if *raw { records } else { &lz4_block(records) };
+                let body = compressed_body(u64::from(*count), len, block);
+                let offset = u32::from(*relative_offset);
+                self.seal(file, offset, offset, 0, LZ4, &body);
             }
             Piece::Footer { end, last_time } => {
                 let relative = end.get().saturating_sub(self.base.get()) as u32;

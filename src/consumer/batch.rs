@@ -3,14 +3,26 @@
 use std::fmt;
 
 use crate::{
-    format::{
-        body::Records,
-        frame::{self, Frame},
-    },
+    format::body::Records,
     log::{Cursor, Gap, Span},
     offset::Offset,
+    options::Compression,
     record::RecordRef,
 };
+
+/// A frame: records that were appended as one, as the log holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FrameInfo {
+    /// The offset of its first record. It may lie below the first of the [batch](Batch).
+    pub from: Offset,
+    /// The offset behind its last record.
+    pub to: Offset,
+    /// Bytes that it takes in the segment's file.
+    pub stored_bytes: u64,
+    /// How its records are compressed there.
+    pub compression: Compression,
+}
 
 /// Records of one poll, borrowed from the reader, in order; and the gaps before or between them.
 pub struct Batch<'a> {
@@ -47,6 +59,17 @@ impl<'a> Batch<'a> {
     /// Whether there are no records. There may still be [gaps](Batch::gaps).
     pub fn is_empty(&self) -> bool {
         self.cursor.spans().is_empty()
+    }
+
+    /// The frames that the records are from, in order.
+    pub fn frames(&self) -> impl Iterator<Item = FrameInfo> + 'a {
+        let cursor = self.cursor;
+        cursor.spans().iter().map(|span| FrameInfo {
+            from: span.first,
+            to: span.end(),
+            stored_bytes: span.len as u64,
+            compression: cursor.compression(span),
+        })
     }
 
     /// Offsets up to the reader's position that have no record any more, in order. They are told
@@ -106,8 +129,7 @@ impl<'a> Iterator for Iter<'a> {
                 }
             }
             let span = self.spans.next()?;
-            let frame: Frame<'a> = frame::trusted(self.cursor.bytes(span))?;
-            self.records = Some(Records::new(&frame, span.first, span.count));
+            self.records = Some(self.cursor.records(span)?);
         }
     }
 }

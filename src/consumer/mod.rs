@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 mod batch;
 mod reader;
 
-pub use batch::{Batch, Iter};
+pub use batch::{Batch, FrameInfo, Iter};
 pub use reader::{Reader, ReaderBuilder};
 pub(crate) use reader::{reader_of, reader_of_read_only};
 
@@ -93,7 +93,7 @@ impl ConsumerBuilder {
     }
 
     /// Most bytes that one poll returns; by default 1 MiB. One record, or batch, is returned
-    /// however large it is.
+    /// however large it is. Compressed ones count as what they decompress to.
     pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
         self.reader = self.reader.max_poll_bytes(bytes);
         self
@@ -196,8 +196,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`], [`ErrorKind::UnsupportedVersion`]; [`ErrorKind::SyncFailed`] above the
-    /// durable offset of a log that is latched; [`ErrorKind::Closed`]. The position is as before.
+    /// [`ErrorKind::Io`], [`ErrorKind::UnsupportedVersion`], [`ErrorKind::CompressionUnsupported`];
+    /// [`ErrorKind::SyncFailed`] above the durable offset of a log that is latched;
+    /// [`ErrorKind::Closed`]. The position is as before.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
         self.reader.poll(timeout)
     }

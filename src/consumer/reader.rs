@@ -82,7 +82,7 @@ impl ReaderBuilder {
     }
 
     /// Most bytes that one poll returns; by default 1 MiB. One record, or batch, is returned
-    /// however large it is.
+    /// however large it is. Compressed ones count as what they decompress to.
     pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
         self.max_poll_bytes = bytes;
         self
@@ -206,7 +206,8 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Io`](crate::ErrorKind::Io), [`UnsupportedVersion`](crate::ErrorKind::UnsupportedVersion);
+    /// [`Io`](crate::ErrorKind::Io), [`UnsupportedVersion`](crate::ErrorKind::UnsupportedVersion),
+    /// [`CompressionUnsupported`](crate::ErrorKind::CompressionUnsupported);
     /// [`SyncFailed`](crate::ErrorKind::SyncFailed) above the durable offset of a log that is
     /// latched; [`Closed`](crate::ErrorKind::Closed). The position is as before.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
@@ -242,6 +243,7 @@ impl Reader {
             records: self.max_poll_records,
             bytes: self.max_poll_bytes,
             end,
+            unpack: true,
         })
     }
 

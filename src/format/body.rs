@@ -1,12 +1,16 @@
 //! What stands in a frame behind its header: records. The layout is in the [text](super).
 
+use std::num::NonZeroU32;
+
 use super::{
+    compressed::{Memory, Packed},
     frame::{Frame, PLAIN},
     wire::{Reader, Writer, counted_len, varint_len},
 };
 use crate::{
     error::DecodeError,
     offset::Offset,
+    options::Compression,
     record::{AsRecord, Headers, RecordRef, Timestamp},
 };
 
@@ -68,6 +72,20 @@ impl<'a, R: AsRecord> RecordsBody<'a, R> {
                 .sum::<usize>();
         Self { records, len }
     }
+
+    /// Encodes the records into `memory`, without their count in front.
+    pub(crate) fn encode_into<'m>(&self, memory: &'m mut Memory) -> &'m [u8] {
+        let len = self.len - varint_len(self.records.len() as u64);
+        let bytes = memory.slice(0..len);
+        self.write_records(&mut Writer::new(bytes));
+        bytes
+    }
+
+    fn write_records(&self, writer: &mut Writer<'_>) {
+        for record in self.records {
+            write_record(writer, &record.as_record());
+        }
+    }
 }
 
 impl<R: AsRecord> FrameBody for RecordsBody<'_, R> {
@@ -85,9 +103,7 @@ impl<R: AsRecord> FrameBody for RecordsBody<'_, R> {
 
     fn write(&self, writer: &mut Writer<'_>) {
         writer.varint(self.records.len() as u64);
-        for record in self.records {
-            write_record(writer, &record.as_record());
-        }
+        self.write_records(writer);
     }
 }
 
@@ -261,26 +277,52 @@ impl<'a> EncodedHeaders<'a> {
     }
 }
 
-/// Checks that the body of a verified frame is well formed, and counts its records.
+/// What a body says that it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// How many records.
+    pub(crate) count: u32,
+    /// How many bytes they take once they are decompressed, if they are compressed.
+    pub(crate) unpacked: Option<NonZeroU32>,
+}
+
+/// Checks that the body of a verified frame is well formed, and counts its records. Those that are
+/// compressed stay so: whether they decompress is for who [reads](Packed::unpack) them to find out.
 ///
 /// # Errors
 ///
 /// What contradicts the format. That takes a writer that is not ours: the checksum matched.
-pub(crate) fn check(frame: &Frame<'_>) -> Result<u32, DecodeError> {
+#[inline]
+pub(crate) fn check(frame: &Frame<'_>) -> Result<Contents, DecodeError> {
+    let unpacked = None;
     if frame.is_plain() {
-        return Ok(1);
+        return Ok(Contents { count: 1, unpacked });
+    }
+    if frame.compression() != Compression::None {
+        return Packed::of(frame).map(|packed| packed.contents());
     }
     let mut reader = Reader::new(frame.body);
+    let count = read_count(&mut reader, frame.body.len() as u64)?;
+    check_records(reader, count)?;
+    Ok(Contents { count, unpacked })
+}
+
+/// Reads the number of records in front of a body, at most `most`.
+pub(super) fn read_count(reader: &mut Reader<'_>, most: u64) -> Result<u32, DecodeError> {
     let length = reader.varint()?;
-    let count = u32::try_from(length)
+    u32::try_from(length)
         .ok()
-        .filter(|&count| count > 0 && length <= frame.body.len() as u64)
-        .ok_or(DecodeError::Length { length })?;
+        .filter(|&count| count > 0 && length <= most)
+        .ok_or(DecodeError::Length { length })
+}
+
+/// Checks that exactly `count` records are there.
+pub(super) fn check_records(mut reader: Reader<'_>, count: u32) -> Result<(), DecodeError> {
     for _ in 0..count {
         read_record(&mut reader)?;
     }
     if reader.rest().is_empty() {
-        Ok(count)
+        Ok(())
     } else {
         Err(DecodeError::Field { field: "body" })
     }
@@ -312,6 +354,22 @@ impl<'a> Records<'a> {
             left,
             offset: first,
             append_time: frame.stamp.timestamp(),
+        }
+    }
+
+    /// The records that a frame's body held [compressed](Packed::unpack).
+    pub(crate) fn unpacked(
+        bytes: &'a [u8],
+        first: Offset,
+        count: u32,
+        append_time: Timestamp,
+    ) -> Self {
+        Self {
+            reader: Reader::new(bytes),
+            plain: false,
+            left: count,
+            offset: first,
+            append_time,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     producer::Sender,
     wire::{Reader, Writer, narrow, widen},
 };
-use crate::{error::DecodeError, record::Timestamp};
+use crate::{error::DecodeError, options::Compression, record::Timestamp};
 
 /// Bytes of a frame before its body.
 pub(crate) const HEADER_LEN: usize = 24;
@@ -22,9 +22,16 @@ pub(crate) const PLAIN: u16 = 1 << 4;
 pub(crate) const FOOTER: u16 = 1 << 5;
 /// In front of the body stands who sent it.
 pub(crate) const PRODUCER: u16 = 1 << 6;
-/// Set aside: compression (two bits), an offset commit, a control frame, offsets that are not
-/// dense. A reader that does not know a bit refuses the frame.
-const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER | PRODUCER;
+/// How the records are compressed, in two bits: 0 is not at all.
+const COMPRESSION: u16 = 0b11 << 8;
+/// The records are compressed with LZ4.
+pub(crate) const LZ4: u16 = 1 << 8;
+/// Set aside: an offset commit, a control frame, offsets that are not dense. A reader that does not
+/// know a bit refuses the frame.
+const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER | PRODUCER | LZ4;
+
+const _: () = assert!(COMPRESSION & LZ4 == LZ4 && LZ4 == 0x0100 && COMPRESSION == 0x0300);
+const _: () = assert!(COMPRESSION & (VERSION_BITS | PLAIN | FOOTER | PRODUCER) == 0);
 
 const _: () = assert!(HEADER_LEN == CHECKSUM_LEN + 4 + 4 + 4 + TIME_LEN + 2);
 const _: () = assert!(TIME_LEN == 6);
@@ -86,6 +93,16 @@ impl<'a> Frame<'a> {
 
     pub(crate) fn is_plain(&self) -> bool {
         self.attributes & PLAIN != 0
+    }
+
+    /// How its records are compressed.
+    #[inline]
+    pub(crate) fn compression(&self) -> Compression {
+        if self.attributes & COMPRESSION == LZ4 {
+            Compression::Lz4
+        } else {
+            Compression::None
+        }
     }
 }
 
@@ -153,7 +170,11 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     let durable_distance = reader.u32()?;
     let [t0, t1, t2, t3, t4, t5] = reader.array()?;
     let attributes = reader.u16()?;
-    if attributes & VERSION_BITS != VERSION || attributes & !KNOWN != 0 {
+    let is_compressed = attributes & COMPRESSION != 0;
+    if attributes & VERSION_BITS != VERSION
+        || attributes & !KNOWN != 0
+        || (is_compressed && attributes & (PLAIN | FOOTER) != 0)
+    {
         return Err(DecodeError::Version {
             found: attributes.into(),
         });

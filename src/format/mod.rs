@@ -46,14 +46,18 @@
 //!
 //! `attributes`: bits 0..4 are the frame version, 1. Bit 4, *plain*: the body is the value of one
 //! record that has no key, no headers and no time of its own. Bit 5, *footer*. Bit 6, *producer*: a
-//! named producer sent it, and who that is stands in front of the body. All others must be
-//! zero: a frame that verifies and has one set was written by a newer release, and is refused.
+//! named producer sent it, and who that is stands in front of the body. Bits 8 and 9 are how
+//! the records are *compressed*: 0 is not at all, 1 is LZ4; a plain frame and a footer are not. All
+//! others must be zero: a frame that verifies and says anything else was written by a newer
+//! release, and is refused.
 //!
 //! A frame is valid if and only if (1) its length is at least 24 and ends within the segment,
 //! (2) its checksum matches, (3) its version and attributes are known, (4) its body decodes to
-//! its end, (5) its first offset is not below the end of the frame before.
+//! its end, (5) its first offset is not below the end of the frame before. If it is compressed,
+//! the numbers in front of its body suffice for (4): so a release, or a build, that does not
+//! decompress tells frames from damage, and counts records, as all others do.
 //!
-//! The body, if not plain: the number of records as a varint, then each record:
+//! The body, if neither plain nor compressed: the number of records as a varint, then each record:
 //!
 //! ```text
 //! flags u8 | [key: varint length, bytes] | [value: varint length, bytes] | [time: i64 ms]
@@ -62,6 +66,13 @@
 //!
 //! Flag bits 0 to 3 say which of key, value, headers and time are there. No value is a tombstone.
 //! Varints are unsigned LEB128 in their shortest form. Names of headers are UTF-8.
+//!
+//! The body, if compressed: the number of records as a varint; as a varint the number of bytes that
+//! they take as above, behind their number, uncompressed; and to the end, these bytes as one block
+//! in the LZ4 block format (no frame, no dictionary). There is a byte for each record at least; and
+//! there are no more bytes than 255 times those of the block, and than the largest segment holds.
+//! A block that does not decompress to exactly this many bytes, or to other than this many records,
+//! is damage: the offsets are taken, the records are none.
 //!
 //! Who sent it, in front of the body and under the same checksum:
 //!
@@ -142,10 +153,12 @@
 pub(crate) mod body;
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
+pub(crate) mod compressed;
 pub(crate) mod file_name;
 pub(crate) mod frame;
 pub(crate) mod group;
 pub(crate) mod index;
+mod lz4;
 pub(crate) mod meta;
 pub(crate) mod producer;
 pub(crate) mod producers;

@@ -1,30 +1,31 @@
 //! Reading frames in order, over a log of this process or of another one.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use super::{
+    place::Place,
     report::{Gap, GapReason},
-    segments::Spot,
     source::Source,
+    unpacked::{Refusal, Unpacked},
 };
 use crate::{
     error::{DecodeError, Error, Result},
-    format::{
-        body,
-        frame::{self, HEADER_LEN},
-        wire::{narrow, widen},
-    },
+    format::{body::Records, frame, wire::widen},
     offset::Offset,
-    segment::{Buffer, FRAMES_START, Found, FrameAt, Scanner, View},
+    options::Compression,
+    segment::{Buffer, Found, FrameAt, Scanner},
 };
 
 /// How much to read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) records: usize,
+    /// Bytes of frames; of those that are decompressed, of their records.
     pub(crate) bytes: usize,
     /// Records at or above this offset are not served.
     pub(crate) end: Offset,
+    /// Records are to be read, so those that are compressed are decompressed.
+    pub(crate) unpack: bool,
 }
 
 /// A frame that was read: verified, and where its bytes are.
@@ -34,10 +35,12 @@ pub(crate) struct Span {
     pub(crate) len: usize,
     pub(crate) first: Offset,
     pub(crate) count: u32,
+    /// Its number among those that were decompressed.
+    unpacked: Option<u32>,
 }
 
 impl Span {
-    fn of(frame: &FrameAt) -> Self {
+    fn of(frame: &FrameAt, unpacked: Option<u32>) -> Self {
         let FrameAt {
             position,
             len,
@@ -50,7 +53,13 @@ impl Span {
             len,
             first,
             count,
+            unpacked,
         }
+    }
+
+    /// The offset behind its last record.
+    pub(crate) fn end(&self) -> Offset {
+        self.first.advance(self.count.into())
     }
 }
 
@@ -64,19 +73,9 @@ pub(crate) struct Cursor {
     known: Offset,
     place: Option<Place>,
     buffer: Buffer,
+    unpacked: Unpacked,
     spans: Vec<Span>,
     gaps: Vec<Gap>,
-}
-
-/// A place within a segment.
-#[derive(Debug)]
-struct Place {
-    spot: Spot,
-    view: View,
-    /// Where the next frame stands.
-    at: usize,
-    /// The offset that should stand there.
-    expected: Offset,
 }
 
 /// Why reading a segment stopped.
@@ -87,6 +86,8 @@ enum Pause {
     Segment,
     /// The bytes at the place are no frame.
     Unreadable,
+    /// The frame at the place verifies, but what it compressed does not decompress to records.
+    Undecodable(FrameAt),
 }
 
 impl fmt::Debug for Cursor {
@@ -105,6 +106,7 @@ impl Cursor {
             known: Offset::ZERO,
             place: None,
             buffer: Buffer::default(),
+            unpacked: Unpacked::default(),
             spans: Vec::new(),
             gaps: Vec::new(),
         }
@@ -128,6 +130,7 @@ impl Cursor {
 
     /// Drops what was read.
     pub(crate) fn clear(&mut self) {
+        self.unpacked.clear();
         self.spans.clear();
         self.gaps.clear();
     }
@@ -151,12 +154,30 @@ impl Cursor {
         }
     }
 
+    /// The records of a frame that was read last.
+    #[inline]
+    pub(crate) fn records(&self, span: &Span) -> Option<Records<'_>> {
+        let frame = frame::trusted(self.bytes(span))?;
+        match span.unpacked {
+            None => Some(Records::new(&frame, span.first, span.count)),
+            Some(number) => self
+                .unpacked
+                .records(number, &frame, span.first, span.count),
+        }
+    }
+
+    /// How the records of a frame that was read last are compressed.
+    pub(crate) fn compression(&self, span: &Span) -> Compression {
+        let frame = frame::trusted(self.bytes(span));
+        frame.map_or(Compression::None, |frame| frame.compression())
+    }
+
     /// Reads on, replacing what was read before. All frames of one call are of one segment.
     /// Returns the first offset to be delivered of them: a frame may begin below it.
     ///
     /// # Errors
     ///
-    /// `Io`, `UnsupportedVersion`; what the source returns. What was read before is dropped, the
+    /// `Io`, `UnsupportedVersion`, `CompressionUnsupported`; what the source returns. What was read before is dropped, the
     /// position is as before.
     pub(crate) fn advance(&mut self, limits: Limits) -> Result<Offset> {
         let start = self.position;
@@ -292,10 +313,21 @@ impl Cursor {
                     }
                 }
                 // What was read before it is delivered first.
-                Pause::Unreadable => return Ok(Pause::Enough),
+                Pause::Unreadable | Pause::Undecodable(_) if !self.spans.is_empty() => {
+                    return Ok(Pause::Enough);
+                }
+                Pause::Undecodable(frame) => self.pass(&frame),
                 pause => return Ok(pause),
             }
         }
+    }
+
+    /// Reports the records of the frame at the place as damaged, and goes on behind it.
+    fn pass(&mut self, frame: &FrameAt) {
+        if let Some(place) = &mut self.place {
+            place.pass(frame);
+        }
+        self.gap(frame.end(), GapReason::Damage);
     }
 
     fn read_frames(&mut self, limits: Limits) -> Result<Pause> {
@@ -317,6 +349,8 @@ impl Cursor {
                 .map_err(|error| place.io(error))?
             {
                 Ok(frame) => frame,
+                // What was read before it is delivered first.
+                Err(DecodeError::Version { .. }) if bytes > 0 => return Ok(Pause::Enough),
                 Err(DecodeError::Version { found }) => {
                     let error = DecodeError::Version { found };
                     return Err(Error::decode(&place.spot.path, place.at as u64, error));
@@ -330,14 +364,29 @@ impl Cursor {
             if frame.first >= limits.end {
                 return Ok(Pause::Enough);
             }
-            place.at += frame.len;
-            place.expected = frame.end();
             if frame.end() > self.position {
+                let mut unpacked = None;
+                let mut len = frame.len;
+                if let Some(size) = frame.unpacked.filter(|_| limits.unpack) {
+                    len = widen(size.get());
+                    if bytes > 0 && len > limits.bytes.saturating_sub(bytes) {
+                        return Ok(Pause::Enough);
+                    }
+                    match place.unpack(&frame, &self.buffer, &mut self.unpacked) {
+                        Ok(number) => unpacked = Some(number),
+                        Err(Refusal::Damaged) => return Ok(Pause::Undecodable(frame)),
+                        Err(Refusal::Unsupported(_)) if bytes > 0 => return Ok(Pause::Enough),
+                        Err(Refusal::Unsupported(codec)) => {
+                            return Err(place.unsupported(&frame, codec));
+                        }
+                    }
+                }
                 self.position = frame.end();
-                self.spans.push(Span::of(&frame));
+                self.spans.push(Span::of(&frame, unpacked));
                 records += widen(frame.count);
-                bytes += frame.len;
+                bytes += len;
             }
+            place.pass(&frame);
         }
         Ok(if place.spot.next.is_some() {
             Pause::Segment
@@ -411,72 +460,6 @@ impl Cursor {
     }
 }
 
-impl Place {
-    fn new(spot: Spot, view: View) -> Self {
-        let (at, expected) = (FRAMES_START, spot.base);
-        Self {
-            spot,
-            view,
-            at,
-            expected,
-        }
-    }
-
-    /// Moved to where the index says that a frame at or before `offset` stands, if it does.
-    fn nearer(mut self, offset: Offset, buffer: &mut Buffer) -> Result<Self> {
-        buffer.clear();
-        let base = self.spot.base;
-        let index = self.spot.index.take();
-        let Some(entry) = index.and_then(|index| index.by_offset(offset, base)) else {
-            return Ok(self);
-        };
-        self.at = widen(entry.position);
-        self.expected = base.advance(entry.relative_offset.into());
-        let stands = self.frame(buffer).map_err(|error| self.io(error))?.is_ok();
-        if !stands {
-            buffer.clear();
-            (self.at, self.expected) = (FRAMES_START, base);
-        }
-        Ok(self)
-    }
-
-    /// The frame at the place, verified.
-    #[inline]
-    fn frame(&self, buffer: &mut Buffer) -> io::Result<Result<FrameAt, DecodeError>> {
-        let position = self.at;
-        let mut bytes = self.view.read(position, HEADER_LEN, buffer)?;
-        if let Some(seen) = frame::glimpse(bytes).filter(|seen| seen.len > bytes.len()) {
-            bytes = self.view.read(position, seen.len, buffer)?;
-        }
-        let seed = self.view.seed.at(narrow(position));
-        Ok(frame::decode(bytes, seed).and_then(|frame| {
-            let first = self.view.base.advance(frame.stamp.relative_offset.into());
-            if first != self.expected {
-                return Err(DecodeError::Missing);
-            }
-            let count = if frame.is_footer() {
-                0
-            } else {
-                body::check(&frame)?
-            };
-            Ok(FrameAt {
-                position,
-                len: frame.len(),
-                first,
-                count,
-                append_time: frame.stamp.append_time,
-                durable: Offset::ZERO,
-                plain: frame.is_plain(),
-            })
-        }))
-    }
-
-    #[cold]
-    fn io(&self, error: io::Error) -> Error {
-        Error::io("read", &self.spot.path, error)
-    }
-}
-
 /// The first offset whose frame was appended at or after `millis`, or the end of what is served.
 ///
 /// # Errors
@@ -491,6 +474,7 @@ pub(crate) fn offset_for_time(source: &Arc<dyn Source>, millis: u64) -> Result<O
         // With an index, the place is no farther than this.
         bytes: 16 << 10,
         end,
+        unpack: false,
     };
     loop {
         cursor.advance(limits)?;

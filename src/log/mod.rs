@@ -27,6 +27,7 @@ mod directory;
 mod gather;
 mod maintenance;
 mod open;
+mod place;
 mod plan;
 mod pool;
 mod producers;
@@ -39,6 +40,7 @@ mod settle;
 mod snapshots;
 mod source;
 mod sync;
+mod unpacked;
 mod verify;
 
 pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};

@@ -186,6 +186,7 @@ impl Shared {
             records: READ_RECORDS,
             bytes: READ_BYTES,
             end,
+            unpack: false,
         };
         loop {
             let before = cursor.position();

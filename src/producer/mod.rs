@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+mod compression;
 mod named;
 mod receipt;
 
@@ -17,7 +18,7 @@ use crate::{
     },
     handle::LogHandle,
     offset::Offset,
-    options::Acks,
+    options::{Acks, Compression},
     record::AsRecord,
 };
 
@@ -28,6 +29,7 @@ pub struct ProducerBuilder {
     log: Arc<LogHandle>,
     acks: Acks,
     name: Option<String>,
+    compression: Compression,
 }
 
 impl ProducerBuilder {
@@ -36,6 +38,7 @@ impl ProducerBuilder {
             log,
             acks: Acks::default(),
             name: None,
+            compression: Compression::default(),
         }
     }
 
@@ -60,21 +63,34 @@ impl ProducerBuilder {
         self
     }
 
+    /// How its records are compressed; by default they are not. Each send is compressed for
+    /// itself, so batches gain more than single records. What gets no smaller, or is shorter than
+    /// 128 bytes, is stored as it is. Limits of size count uncompressed bytes.
+    #[doc(alias = "compression.type")]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// The producer.
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::InvalidOption`] for a compression that this build
+    /// [does not have](Compression::is_available);
     /// [`ErrorKind::DurabilityOff`] for [`Acks::Durable`] on a log with
     /// [`Fsync::Off`](crate::Fsync::Off); [`ErrorKind::InvalidName`],
     /// [`ErrorKind::TooManyProducers`]; [`ErrorKind::Closed`].
     pub fn build(self) -> Result<Producer> {
         self.log.check_open()?;
         check_acks(&self.log, self.acks)?;
+        check_compression(self.compression)?;
         let name = self.name.map(|name| Name::open(&self.log, name));
         Ok(Producer {
             name: name.transpose()?,
             log: self.log,
             acks: self.acks,
+            compression: self.compression,
         })
     }
 }
@@ -84,6 +100,15 @@ fn check_acks(log: &LogHandle, acks: Acks) -> Result<()> {
         return Err(ErrorKind::DurabilityOff.into());
     }
     Ok(())
+}
+
+fn check_compression(compression: Compression) -> Result<()> {
+    if compression.is_available() {
+        return Ok(());
+    }
+    let name = compression.name();
+    let reason = format!("{name} needs the feature `{name}` of duralog, which this build lacks");
+    Err(Error::option("compression", reason))
 }
 
 /// Sends records to a log.
@@ -107,6 +132,7 @@ pub struct Producer {
     log: Arc<LogHandle>,
     acks: Acks,
     name: Option<Name>,
+    compression: Compression,
 }
 
 impl Producer {
@@ -185,18 +211,19 @@ impl Producer {
         match borrowed.value {
             Some(value) if borrowed.is_plain() => {
                 self.check_record(value.len())?;
-                self.append(&PlainBody(value))
+                self.append(std::slice::from_ref(record), &PlainBody(value))
             }
             _ => {
                 self.check_record(body::record_len(&borrowed))?;
-                self.append(&RecordsBody::new(std::slice::from_ref(record)))
+                let records = std::slice::from_ref(record);
+                self.append(records, &RecordsBody::new(records))
             }
         }
     }
 
     fn append_batch<R: AsRecord>(&self, records: &[R]) -> Result<Offset> {
         self.check_records(records)?;
-        self.append(&RecordsBody::new(records))
+        self.append(records, &RecordsBody::new(records))
     }
 
     fn check_records<R: AsRecord>(&self, records: &[R]) -> Result<()> {
@@ -213,9 +240,21 @@ impl Producer {
         Ok(())
     }
 
+    /// Appends records, of which `body` is the shortest form uncompressed.
     #[inline]
-    fn append(&self, body: &impl FrameBody) -> Result<Offset> {
+    fn append<R: AsRecord>(&self, records: &[R], body: &impl FrameBody) -> Result<Offset> {
         self.check_body(body)?;
+        match self.compression {
+            Compression::None => self.hand_over(body),
+            codec => compression::with_compressed(records, body, codec, |smaller| match smaller {
+                Some(smaller) => self.hand_over(&smaller),
+                None => self.hand_over(body),
+            }),
+        }
+    }
+
+    #[inline]
+    fn hand_over(&self, body: &impl FrameBody) -> Result<Offset> {
         match &self.name {
             None => self.log.append(body),
             Some(name) => name.append(&self.log, body),

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Producer, Receipt};
+use super::{Producer, Receipt, compression::with_compressed};
 use crate::{
     error::{ErrorKind, Result, SendError},
     format::{
@@ -18,6 +18,7 @@ use crate::{
     handle::LogHandle,
     log::{Identity, Sent},
     offset::Offset,
+    options::Compression,
     record::AsRecord,
 };
 
@@ -144,10 +145,17 @@ impl Producer {
     fn append_sequenced<R: AsRecord>(&self, first: u64, all: &[R]) -> Result<SequencedReceipt> {
         let identity = self.own_name()?.identity;
         self.check_records(all)?;
-        let append = |sequence, records| {
+        let append = |sequence, records: &[R]| {
             let body = AnyBody::of(records);
             self.check_body(&body)?;
-            self.log.append_sent(identity, Some(sequence), &body)
+            let log = &self.log;
+            match self.compression {
+                Compression::None => log.append_sent(identity, Some(sequence), &body),
+                codec => with_compressed(records, &body, codec, |smaller| match smaller {
+                    Some(smaller) => log.append_sent(identity, Some(sequence), &smaller),
+                    None => log.append_sent(identity, Some(sequence), &body),
+                }),
+            }
         };
         let sent = match append(first, all)? {
             // Nobody takes sequences back, so the rest is new or known as a whole.

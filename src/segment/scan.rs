@@ -6,12 +6,12 @@
 //! knows the segment and the position, matches, and if its offset lies between the last good one
 //! and the next segment's first. So neither a stale frame nor one inside a payload is taken.
 
-use std::io;
+use std::{io, num::NonZeroU32};
 
 use crate::{
     error::DecodeError,
     format::{
-        body,
+        body::{self, Contents},
         checksum::Seed,
         frame::{self, Frame, HEADER_LEN},
         segment::Footer,
@@ -55,7 +55,8 @@ pub(crate) struct FrameAt {
     pub(crate) append_time: u64,
     /// Everything below was durable when the frame was written.
     pub(crate) durable: Offset,
-    pub(crate) plain: bool,
+    /// Bytes of its records once they are decompressed, if they are compressed.
+    pub(crate) unpacked: Option<NonZeroU32>,
 }
 
 impl FrameAt {
@@ -268,7 +269,7 @@ impl Scanner {
             count: 0,
             append_time: frame.stamp.append_time,
             durable: Offset::new(first.since(Offset::new(frame.stamp.durable_distance.into()))),
-            plain: frame.is_plain(),
+            unpacked: None,
         };
         if first < self.expected {
             return Err(DecodeError::Field { field: "offset" });
@@ -276,7 +277,10 @@ impl Scanner {
         if frame.is_footer() {
             return Ok(Valid::Footer(Footer::decode(frame)?, at));
         }
-        at.count = body::check(frame)?;
+        Contents {
+            count: at.count,
+            unpacked: at.unpacked,
+        } = body::check(frame)?;
         if at.end() > self.limit {
             return Err(DecodeError::Field { field: "offset" });
         }

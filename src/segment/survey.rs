@@ -17,6 +17,8 @@ pub(crate) struct Survey {
     /// The highest offset below which all was durable, as some frame says.
     pub(crate) durable: Offset,
     pub(crate) frames: u64,
+    /// How many of them have compressed records.
+    pub(crate) packed: u64,
     /// The append time of the last frame, if there was one.
     pub(crate) last_time: Option<u64>,
 }
@@ -33,11 +35,13 @@ impl Survey {
         let mut footer = None;
         let mut durable = Offset::ZERO;
         let mut frames = 0;
+        let mut packed = 0;
         let mut last_time = None;
         let stop = loop {
             match scanner.step(bytes)? {
                 Found::Frame(frame) => {
                     frames += 1;
+                    packed += u64::from(frame.unpacked.is_some());
                     durable = durable.max(frame.durable);
                     last_time = last_time.max(Some(frame.append_time));
                 }
@@ -61,6 +65,7 @@ impl Survey {
             footer,
             durable,
             frames,
+            packed,
             last_time,
         })
     }

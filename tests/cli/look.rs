@@ -207,12 +207,14 @@ fn verify_finds_nothing_wrong_with_a_whole_log() {
     let report = place.run("verify", ["--json"]).done().silent().json();
     let expected = [
         "bytes",
+        "compressed_frames",
         "damage",
         "durable_offset",
         "frames",
         "log_end_offset",
         "log_start_offset",
         "segments",
+        "undecoded_frames",
         "unproven_bytes",
     ];
     assert_eq!(keys(&report), expected);
@@ -372,6 +374,7 @@ fn dump_shows_all_that_is_stored() {
     let records = place.run("dump", ["--json"]).done().json_lines();
     let expected = [
         "append_time",
+        "compression",
         "encoding",
         "headers",
         "key",

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "lz4")]
+use duralog::Compression;
 use duralog::{
     Acks, FlushPolicy, Fsync, LogOptions, ReadMode,
     testing::{Threads, sim::Random},
@@ -28,6 +30,8 @@ pub const ALL: &[Workload] = &[
     ("written", written),
     ("rolls", rolls),
     ("batches", batches),
+    #[cfg(feature = "lz4")]
+    ("compressed", compressed),
     ("counted", counted),
     ("timed", timed),
     ("shared", shared),
@@ -107,6 +111,27 @@ fn batches(world: &mut World, _: u64) {
     }
     world.send(&producer, Acks::Written, &values("large", 0..12, 500));
     drop(producer);
+    world.close(log);
+}
+
+/// Compressed batches, and others between them.
+#[cfg(feature = "lz4")]
+fn compressed(world: &mut World, _: u64) {
+    let log = world.open();
+    let builder = log.producer().compression(Compression::Lz4);
+    let producer = builder.build().unwrap();
+    let plain = log.producer().build().unwrap();
+    for batch in 0..5 {
+        let values = values(&format!("packed{batch}"), 0..12, 400);
+        let acks = [Acks::Durable, Acks::Written][batch % 2];
+        world.send(&producer, acks, &values);
+        world.send(
+            &plain,
+            Acks::Written,
+            &self::values(&format!("plain{batch}"), 0..1, 60),
+        );
+    }
+    drop((producer, plain));
     world.close(log);
 }
 

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::lz4_block;
+
 /// Structures of a file that together cover all its bytes, each with a name.
 pub type Parts = Vec<(String, Range<usize>)>;
 
@@ -186,6 +188,10 @@ fn frame(file: &[u8], position: usize, segment: &mut Segment, next: &mut u64) ->
     assert_eq!(attributes & 0x0f, 1, "frame version");
     let body = take.bytes(len - 24);
     let name = match attributes >> 4 {
+        0x10 => {
+            *next = compressed(body, first, append_time, &mut segment.records);
+            format!("frame at {position}, lz4, offsets {first} to {next}")
+        }
         0 => {
             *next = records(body, first, append_time, &mut segment.records);
             format!("frame at {position}, offsets {first} to {next}")
@@ -216,6 +222,25 @@ fn frame(file: &[u8], position: usize, segment: &mut Segment, next: &mut u64) ->
 fn records(body: &[u8], first: u64, append_time: u64, into: &mut Vec<Record>) -> u64 {
     let mut take = Take(body);
     let count = take.varint();
+    counted_records(take, count, first, append_time, into)
+}
+
+/// The same of a compressed body.
+fn compressed(body: &[u8], first: u64, append_time: u64, into: &mut Vec<Record>) -> u64 {
+    let mut take = Take(body);
+    let (count, len) = (take.varint(), take.varint());
+    let bytes = lz4_block::decompress(take.0);
+    assert_eq!(bytes.len(), len);
+    counted_records(Take(&bytes), count, first, append_time, into)
+}
+
+fn counted_records(
+    mut take: Take<'_>,
+    count: usize,
+    first: u64,
+    append_time: u64,
+    into: &mut Vec<Record>,
+) -> u64 {
     assert!(count > 0);
     let mut offset = first;
     for _ in 0..count {

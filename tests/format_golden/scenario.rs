@@ -193,6 +193,12 @@ pub fn make_log(scratch: &Path, dir: &Path) {
     log.close().unwrap();
 }
 
+/// Makes an empty log in the first boot.
+#[cfg(feature = "lz4")]
+pub fn open_as_made(dir: &Path) -> Log {
+    testing::open(CountingHost::new(0), &options(), dir).unwrap()
+}
+
 /// Opens a log in the second boot.
 pub fn open(dir: &Path) -> Log {
     testing::open(CountingHost::new(1), &Log::options(), dir).unwrap()

@@ -4,6 +4,7 @@
 
 mod append_read;
 mod common;
+mod compression;
 mod concurrency;
 mod faults;
 mod index;

@@ -50,6 +50,33 @@ fn ten_thousand_names_are_known_after_a_crash_without_reading_the_log_again() {
     }
 }
 
+#[cfg(feature = "lz4")]
+#[test]
+fn what_a_named_producer_compresses_is_known_by_its_sequences_too() {
+    for mode in crate::common::MODES {
+        let scenario = Scenario::new(mode);
+        let log = scenario.open();
+        let producer = log.producer().name("importer").acks(Acks::Written);
+        let producer = producer.compression(duralog::Compression::Lz4);
+        let producer = producer.build().unwrap();
+        let lines = |from: u32| -> Vec<Record> {
+            let line = |number| Record::new(format!("line {number} of many that are alike"));
+            (from..from + 20).map(line).collect()
+        };
+        drop(producer.send_batch_sequenced(0, lines(0)).unwrap());
+        drop(producer.send_batch(lines(20)).unwrap());
+        let image = scenario.crash_image();
+        let log = image.open();
+        let again = log.producer().name("importer").build().unwrap();
+        assert_eq!(again.last_sequence().unwrap(), Some(39));
+        let receipt = again.send_batch_sequenced(30, lines(30)).unwrap();
+        assert_eq!(receipt.duplicates(), 10);
+        let (records, gaps) = crate::common::read_all(&log);
+        assert_eq!((records.len(), gaps.len()), (50, 0));
+        assert!(records[49].1.starts_with("line 49 "));
+    }
+}
+
 #[test]
 fn a_log_takes_so_many_names_and_refuses_more_by_number() {
     let scenario = Scenario::new(WriteMode::Auto);

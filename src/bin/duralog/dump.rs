@@ -2,7 +2,7 @@
 
 use std::{io::Write, num::NonZeroU64, path::PathBuf, time::Duration};
 
-use duralog::{Batch, Gap, Log, Offset, RecordRef, Start};
+use duralog::{Batch, Compression, Error, ErrorKind, Gap, Log, Offset, RecordRef, Start};
 
 use crate::{
     Outcome,
@@ -14,9 +14,10 @@ use crate::{
 
 /// Print records with all that is stored about them.
 ///
-/// A record a line: its offset, when it was appended, its own time if it has one, its key, value
-/// and headers, with escapes for what is not printable. Gaps are printed where they are met.
-/// Changes nothing, and works while the log is being written.
+/// A record a line: its offset, when it was appended, its own time if it has one, how it is
+/// compressed if it is, its key, value and headers, with escapes for what is not printable. Gaps
+/// are printed where they are met; so are offsets that are compressed in a way that this build
+/// does not read. Changes nothing, and works while the log is being written.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The directory of the log.
@@ -27,8 +28,8 @@ pub struct Args {
     /// End after N records.
     #[arg(long, value_name = "N")]
     max: Option<NonZeroU64>,
-    /// Print a JSON object a line: what `consume --format json` prints, and `append_time` and
-    /// `own_timestamp`.
+    /// Print a JSON object a line: what `consume --format json` prints, and `append_time`,
+    /// `own_timestamp` and `compression`.
     #[arg(long)]
     json: bool,
 }
@@ -44,14 +45,35 @@ pub fn run(args: &Args) -> Result<Outcome, Failure> {
     let mut out = results();
     let mut left = args.max.map_or(u64::MAX, NonZeroU64::get);
     while left > 0 && reader.position() < end {
-        let batch = reader.poll(Duration::ZERO)?;
-        if batch.is_empty() && batch.gaps().is_empty() {
-            break;
-        }
-        print(&mut out, &batch, args.json, &mut left)?;
+        let behind = match reader.poll(Duration::ZERO) {
+            Ok(batch) if batch.is_empty() && batch.gaps().is_empty() => break,
+            Ok(batch) => {
+                print(&mut out, &batch, args.json, &mut left)?;
+                continue;
+            }
+            Err(error) => print_undecoded(&mut out, error, args.json)?,
+        };
+        reader.seek(behind)?;
     }
     out.flush()?;
     Ok(Outcome::Done)
+}
+
+/// Prints which offsets this build can't decompress; returns the one behind them.
+fn print_undecoded(out: &mut impl Write, error: Error, as_json: bool) -> Result<Offset, Failure> {
+    let ErrorKind::CompressionUnsupported {
+        codec, from, to, ..
+    } = *error.kind()
+    else {
+        return Err(error.into());
+    };
+    if as_json {
+        json::write_undecoded(out, from, to, codec)?;
+    } else {
+        let lacking = "their checksum matches, but this build lacks the feature to decompress them";
+        writeln!(out, "{codec}: offsets {from} to {to}; {lacking}")?;
+    }
+    Ok(to)
 }
 
 /// Prints records and gaps in the order of their offsets, as many records as are `left`.
@@ -62,6 +84,7 @@ fn print(
     left: &mut u64,
 ) -> Result<(), Failure> {
     let mut gaps = batch.gaps().iter().peekable();
+    let mut frames = batch.frames().peekable();
     for record in batch {
         let offset = record.offset().unwrap_or_default();
         if *left == 0 {
@@ -70,7 +93,9 @@ fn print(
         while let Some(gap) = gaps.next_if(|gap| gap.from < offset) {
             print_gap(out, gap, as_json)?;
         }
-        print_record(out, &record, as_json)?;
+        while frames.next_if(|frame| frame.to <= offset).is_some() {}
+        let compression = frames.peek().map_or(Compression::None, |f| f.compression);
+        print_record(out, &record, compression, as_json)?;
         *left -= 1;
     }
     for gap in gaps {
@@ -95,15 +120,19 @@ fn print_gap(out: &mut impl Write, gap: &Gap, as_json: bool) -> Result<(), Failu
 fn print_record(
     out: &mut impl Write,
     record: &RecordRef<'_>,
+    compression: Compression,
     as_json: bool,
 ) -> Result<(), Failure> {
     if as_json {
-        return Ok(json::write_stored_record(out, record)?);
+        return Ok(json::write_stored_record(out, record, compression)?);
     }
     let offset = record.offset().unwrap_or_default();
     write!(out, "{offset}  {}", Utc(record.append_time()))?;
     if let Some(time) = record.own_timestamp() {
         write!(out, "  time {}", Utc(time))?;
+    }
+    if compression != Compression::None {
+        write!(out, "  {}", compression.name())?;
     }
     if let Some(key) = record.key() {
         write!(out, "  key {}", Quoted(key))?;

@@ -16,6 +16,9 @@ pub enum Failure {
         lines: RangeInclusive<u64>,
         source: duralog::Error,
     },
+    /// This build can't compress so.
+    #[error("this build has no {0}: it needs the feature `{0}`")]
+    NoCompression(&'static str),
     /// A line is no record of this log.
     #[error("line {line} is longer than the log's max_record_bytes, {limit}")]
     LineTooLong { line: u64, limit: usize },
@@ -30,11 +33,14 @@ pub enum Failure {
 impl Failure {
     /// Whether the command line is to blame: it holds a name or an option that no log takes.
     pub fn is_usage(&self) -> bool {
-        let Self::Log(error) = self else { return false };
-        matches!(
-            error.kind(),
-            ErrorKind::InvalidName { .. } | ErrorKind::InvalidOption { .. }
-        )
+        match self {
+            Self::NoCompression(_) => true,
+            Self::Log(error) => matches!(
+                error.kind(),
+                ErrorKind::InvalidName { .. } | ErrorKind::InvalidOption { .. }
+            ),
+            _ => false,
+        }
     }
 
     /// Whether nobody reads standard output any more.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use base64::{display::Base64Display, engine::general_purpose::STANDARD};
-use duralog::{Gap, Offset, RecordRef};
+use duralog::{Compression, Gap, Offset, RecordRef};
 use serde_json::json;
 
 /// Bytes of a record, as its encoding says.
@@ -46,10 +46,16 @@ pub fn write_record(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<
 }
 
 /// A record with all that is stored about it.
-pub fn write_stored_record(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> {
+pub fn write_stored_record(
+    out: &mut impl Write,
+    record: &RecordRef<'_>,
+    compression: Compression,
+) -> io::Result<()> {
     let appended = record.append_time().as_millis();
     let own = json!(record.own_timestamp().map(duralog::Timestamp::as_millis));
+    let compression = compression.name();
     write!(out, r#"{{"append_time":{appended},"own_timestamp":{own},"#)?;
+    write!(out, r#""compression":"{compression}","#)?;
     write_fields(out, record)?;
     writeln!(out, "}}")
 }
@@ -74,6 +80,17 @@ fn write_fields(out: &mut impl Write, record: &RecordRef<'_>) -> io::Result<()> 
         write!(out, r#","encoding":"base64""#)?;
     }
     Ok(())
+}
+
+/// Offsets of records that this build can't decompress.
+pub fn write_undecoded(
+    out: &mut impl Write,
+    from: Offset,
+    to: Offset,
+    codec: &str,
+) -> io::Result<()> {
+    let undecoded = json!({"from": from.get(), "to": to.get(), "compression": codec});
+    writeln!(out, r#"{{"undecoded":{undecoded}}}"#)
 }
 
 /// Offsets without records.

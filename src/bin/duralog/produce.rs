@@ -54,6 +54,9 @@ pub struct Args {
     /// segment.
     #[arg(long, value_name = "N", default_value = "1000")]
     batch: NonZeroUsize,
+    /// How records are compressed, a batch at a time; `lz4` needs a build with that feature.
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    compression: Compression,
     /// From now on, start a new segment at N bytes.
     #[arg(long, value_name = "N")]
     segment_bytes: Option<u64>,
@@ -86,6 +89,23 @@ impl From<Acks> for duralog::Acks {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4.
+    Lz4,
+}
+
+impl From<Compression> for duralog::Compression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Lz4 => Self::Lz4,
+        }
+    }
+}
+
 fn parse_separator(separator: &str) -> Result<String, &'static str> {
     if separator.is_empty() {
         Err("it is empty")
@@ -98,6 +118,11 @@ fn parse_separator(separator: &str) -> Result<String, &'static str> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<Outcome, Failure> {
+    let compression = duralog::Compression::from(args.compression);
+    if !compression.is_available() {
+        // Before a log is made that nothing is written to.
+        return Err(Failure::NoCompression(compression.name()));
+    }
     let log = args.options().open(&args.dir)?;
     tell_recovery(log.recovery());
     let produced = produce(&log, args);
@@ -160,6 +185,7 @@ fn tell_recovery(found: &RecoveryReport) {
 
 fn produce(log: &Log, args: &Args) -> Result<(), Failure> {
     let mut producer = log.producer().acks(args.acks.into());
+    producer = producer.compression(args.compression.into());
     if let Some(name) = &args.producer {
         producer = producer.name(name);
     }

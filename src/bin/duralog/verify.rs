@@ -55,6 +55,18 @@ fn print_summary(out: &mut impl Write, report: &VerifyReport) -> Result<(), Fail
         out,
         "read: {segments} segments, {frames} frames, {bytes} bytes"
     )?;
+    if report.compressed_frames > 0 {
+        let (frames, undecoded) = (report.compressed_frames, report.undecoded_frames);
+        write!(out, "compressed: {frames} frames")?;
+        if undecoded > 0 {
+            let why = "this build lacks the feature to decompress them";
+            write!(
+                out,
+                ", of {undecoded} only the checksum was checked ({why})"
+            )?;
+        }
+        writeln!(out)?;
+    }
     let (start, end) = (report.log_start_offset, report.log_end_offset);
     let durable = report.durable_offset;
     writeln!(out, "offsets: {start} to {end}, durable below {durable}")?;
@@ -71,6 +83,8 @@ fn json_of(report: &VerifyReport) -> Value {
     json!({
         "segments": report.segments,
         "frames": report.frames,
+        "compressed_frames": report.compressed_frames,
+        "undecoded_frames": report.undecoded_frames,
         "bytes": report.bytes,
         "log_start_offset": report.log_start_offset.get(),
         "log_end_offset": report.log_end_offset.get(),
