@@ -143,8 +143,12 @@ impl Log {
     /// [`Closed`](crate::ErrorKind::Closed). Dropping the last handle does the same, but can't
     /// tell an error.
     ///
+    /// What buffered producers have taken is written before: each of their batches is tried once.
+    ///
     /// # Errors
     ///
+    /// [`NotAcknowledged`](crate::ErrorKind::NotAcknowledged) if some of that could not be
+    /// written: how much, and why. The log is closed in order all the same.
     /// [`SyncFailed`](crate::ErrorKind::SyncFailed), [`Io`](crate::ErrorKind::Io),
     /// [`StorageFull`](crate::ErrorKind::StorageFull). The log is closed all the same; what was
     /// not durable is recovered, and reported, by the next opening.

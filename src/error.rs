@@ -1,6 +1,6 @@
 //! What can go wrong, by kind.
 
-use std::{fmt, io, path::Path, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::offset::Offset;
 
@@ -9,9 +9,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. One machine word; [`kind`](Error::kind) tells the case. What the operating
 /// system said is in [`source`](std::error::Error::source), not in the message.
-#[derive(Debug, thiserror::Error)]
+///
+/// A clone is the same error once more: what fails a batch of records is told to each of them.
+#[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(Box<ErrorKind>);
+pub struct Error(Arc<ErrorKind>);
 
 /// The cases of [`Error`].
 #[derive(Debug, thiserror::Error)]
@@ -204,7 +206,39 @@ pub enum ErrorKind {
         /// The log end offset.
         end: Offset,
     },
-    /// The log was closed.
+    /// A buffered producer had no room for a record, and none came within
+    /// [`max_block`](crate::ProducerBuilder::max_block). Nothing was taken; the call works again
+    /// once records that are on their way are done.
+    #[error("no room within {waited:?}: records on their way fill the producer's {limit} bytes")]
+    BufferFull {
+        /// How long the call waited.
+        waited: Duration,
+        /// [`ProducerBuilder::buffer_bytes`](crate::ProducerBuilder::buffer_bytes).
+        limit: usize,
+    },
+    /// Appending was tried again and again, and
+    /// [`delivery_timeout`](crate::ProducerBuilder::delivery_timeout) is over. Nothing was
+    /// appended.
+    #[error("not written within {after:?}")]
+    DeliveryTimeout {
+        /// The delivery timeout.
+        after: Duration,
+        /// Why the last try failed.
+        source: Error,
+    },
+    /// Records that a producer had taken did not reach the level that was asked for. Each was told
+    /// its own error: in its receipt, and to the callback.
+    #[error("{records} records were not acknowledged")]
+    NotAcknowledged {
+        /// How many.
+        records: u64,
+        /// Why the first of them was not.
+        source: Error,
+    },
+    /// A producer's callback called what waits for that callback to return.
+    #[error("a producer's callback must not wait for its own producer")]
+    CalledBack,
+    /// The log, or the producer, was closed.
     #[error("the log is closed")]
     Closed,
 }
@@ -259,38 +293,48 @@ impl Error {
         &self.0
     }
 
-    /// The case, by value.
-    pub fn into_kind(self) -> ErrorKind {
-        *self.0
-    }
-
     /// Whether stored bytes are damaged.
     pub fn is_corruption(&self) -> bool {
         matches!(
-            *self.0,
+            self.kind(),
             ErrorKind::Corrupt { .. } | ErrorKind::Damaged { .. }
         )
     }
 
     /// Whether a sync failed, so that the log takes no more writes until it is reopened.
     pub fn is_latched(&self) -> bool {
-        matches!(*self.0, ErrorKind::SyncFailed { .. })
+        matches!(self.kind(), ErrorKind::SyncFailed { .. })
     }
 
     /// Whether space ran out: the same call works again once there is some.
     pub fn is_storage_full(&self) -> bool {
-        matches!(*self.0, ErrorKind::StorageFull { .. })
+        matches!(self.kind(), ErrorKind::StorageFull { .. })
+    }
+
+    /// Whether a buffered producer had no room for a record.
+    pub fn is_buffer_full(&self) -> bool {
+        matches!(self.kind(), ErrorKind::BufferFull { .. })
+    }
+
+    /// Whether the same call may work if it is made once more, soon: space ran out, or a signal
+    /// came in between. Nothing was changed by it.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self.kind() {
+            ErrorKind::StorageFull { .. } => true,
+            ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::Interrupted,
+            _ => false,
+        }
     }
 
     /// Whether another writer has the log open.
     pub fn is_locked(&self) -> bool {
-        matches!(*self.0, ErrorKind::Locked { .. })
+        matches!(self.kind(), ErrorKind::Locked { .. })
     }
 
     /// Whether a file does not start as one of ours does.
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(
-            *self.0,
+            self.kind(),
             ErrorKind::Corrupt {
                 source: DecodeError::Magic,
                 ..
@@ -357,7 +401,7 @@ fn is_full(error: &io::Error) -> bool {
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self(Box::new(kind))
+        Self(Arc::new(kind))
     }
 }
 

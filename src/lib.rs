@@ -9,9 +9,11 @@
 //!
 //! * [`Log`] is a directory of append-only segments. [`Log::open`] opens or makes it, and recovers
 //!   it after a crash; [`Log::recovery`] tells what that found. [`LogOptions`] are stored in it.
-//! * [`Producer`] appends [`Record`]s: one by one, or as an atomic batch. [`Acks`] chooses what a
-//!   send survives: the end of the process, or a power cut. [`Receipt`] is what one waits for, as
-//!   a thread or as a future of any runtime.
+//! * [`Producer`] appends [`Record`]s: one by one, as an atomic batch, or
+//!   [gathered](ProducerBuilder) by a thread of its own. [`Acks`] chooses what a send survives: the
+//!   end of the process, or a power cut. [`Receipt`] is what one waits for, as a thread or as a
+//!   future of any runtime. One with a [name](ProducerBuilder::name) appends each record once, however
+//!   often it is sent, also after a restart.
 //! * [`Compression`] is chosen for each producer ([`ProducerBuilder::compression`]) and needs a cargo
 //!   feature: `lz4`. Readers read what they find.
 //! * [`Consumer`] reads on behalf of a group and commits what was processed; a [`Reader`] reads
@@ -108,7 +110,11 @@ pub use options::{
     DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
     OnDamage, ReadMode, WriteMode,
 };
-pub use producer::{Producer, ProducerBuilder, Receipt, SequencedReceipt};
+pub use producer::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,
+    DEFAULT_RETRY_BACKOFF, DEFAULT_RETRY_BACKOFF_MAX, Delivery, Producer, ProducerBuilder,
+    ProducerStats, Receipt, SequencedReceipt, WaitError,
+};
 pub use record::{AsRecord, Headers, HeadersIter, Record, RecordRef, Timestamp};
 
 #[cfg(doctest)]

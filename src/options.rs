@@ -16,8 +16,8 @@ use crate::{
 /// | `Durable` | (no such mode on one node) | the device has it | also a power cut and a kernel panic |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
-    /// The caller does not wait for anything, and nothing is promised. (A send appends before it
-    /// returns at every level: today this is the same as `Written`.)
+    /// The caller does not wait for anything, and nothing is promised. A producer with this level
+    /// is [buffered](crate::ProducerBuilder): what fails is counted, and told to its callback.
     #[doc(alias = "acks=0")]
     None,
     /// In the page cache: the end of this process does not take it.

@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("segment", &["error", "format", "fs", "offset"]),
     ("group", &["error", "format", "fs", "offset", "slot_file"]),
     ("log", LOG_NAMES),
-    ("handle", &["log"]),
+    ("handle", &["error", "fs", "log"]),
     ("producer", PRODUCER_NAMES),
     ("consumer", CONSUMER_NAMES),
     ("api", EVERYTHING),
@@ -47,7 +47,7 @@ const LOG_NAMES: &[&str] = &[
     "slot_file",
 ];
 const PRODUCER_NAMES: &[&str] = &[
-    "error", "format", "handle", "log", "offset", "options", "record",
+    "error", "format", "fs", "handle", "log", "offset", "options", "record",
 ];
 const CONSUMER_NAMES: &[&str] = &[
     "error", "format", "fs", "group", "handle", "log", "offset", "options", "record",

@@ -56,6 +56,15 @@ impl FrameBody for PlainBody<'_> {
     }
 }
 
+/// Bytes of the count in front of so many records.
+pub(crate) fn count_len(records: u64) -> usize {
+    varint_len(records)
+}
+
+/// Most bytes of such a count.
+pub(crate) const COUNT_MAX: usize = 5;
+const _: () = assert!(1_u64 << (7 * COUNT_MAX) > u32::MAX as u64);
+
 /// The body of any number of any records.
 #[derive(Debug)]
 pub(crate) struct RecordsBody<'a, R> {
@@ -65,7 +74,7 @@ pub(crate) struct RecordsBody<'a, R> {
 
 impl<'a, R: AsRecord> RecordsBody<'a, R> {
     pub(crate) fn new(records: &'a [R]) -> Self {
-        let len = varint_len(records.len() as u64)
+        let len = count_len(records.len() as u64)
             + records
                 .iter()
                 .map(|record| record_len(&record.as_record()))
@@ -156,6 +165,52 @@ impl<R: AsRecord> FrameBody for AnyBody<'_, R> {
     }
 }
 
+/// The body of records that were [encoded](encode_record) one behind the other before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EncodedBody<'a> {
+    /// How many there are.
+    pub(crate) count: u32,
+    /// They stand here; or, of a plain one, its value does.
+    pub(crate) records: &'a [u8],
+    /// It is one record with nothing but a value.
+    pub(crate) plain: bool,
+}
+
+impl FrameBody for EncodedBody<'_> {
+    fn attributes(&self) -> u16 {
+        if self.plain { PLAIN } else { 0 }
+    }
+
+    fn count(&self) -> u64 {
+        self.count.into()
+    }
+
+    fn len(&self) -> usize {
+        let of_count = if self.plain {
+            0
+        } else {
+            count_len(self.count.into())
+        };
+        of_count + self.records.len()
+    }
+
+    #[inline]
+    fn write(&self, writer: &mut Writer<'_>) {
+        if !self.plain {
+            writer.varint(self.count.into());
+        }
+        writer.bytes(self.records);
+    }
+}
+
+/// Encodes a record into `into`, which is [`record_len`] long. Returns whether it fitted exactly.
+#[inline]
+pub(crate) fn encode_record(into: &mut [u8], record: &RecordRef<'_>) -> bool {
+    let mut writer = Writer::new(into);
+    write_record(&mut writer, record);
+    !writer.overflowed() && writer.is_full()
+}
+
 /// Bytes that `record` takes in a body.
 pub(crate) fn record_len(record: &RecordRef<'_>) -> usize {
     let mut len = 1;
@@ -173,6 +228,7 @@ pub(crate) fn record_len(record: &RecordRef<'_>) -> usize {
     len
 }
 
+#[inline]
 fn write_record(writer: &mut Writer<'_>, record: &RecordRef<'_>) {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     writer.u8(flag(record.key.is_some(), KEY)
@@ -370,6 +426,17 @@ impl<'a> Records<'a> {
             left: count,
             offset: first,
             append_time,
+        }
+    }
+
+    /// The records of a body that is not in a frame yet, numbered from `first` on.
+    pub(crate) fn encoded(body: EncodedBody<'a>, first: Offset) -> Self {
+        Self {
+            reader: Reader::new(body.records),
+            plain: body.plain,
+            left: body.count,
+            offset: first,
+            append_time: Timestamp::default(),
         }
     }
 }

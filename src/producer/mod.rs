@@ -1,14 +1,40 @@
-//! Sending records. The direct path: a send appends before it returns, without another thread.
+//! Sending records.
+//!
+//! A producer is direct: a send appends before it returns, without another thread. Or it is
+//! buffered, where sends fill batches ([`accumulator`]) that a thread appends ([`sender`]).
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+mod accumulator;
+mod batch;
+mod buffered;
+mod builder;
+mod completion;
 mod compression;
+mod delivery;
+mod direct;
+mod line;
 mod named;
 mod receipt;
+mod retry;
+mod route;
+mod sender;
+mod state;
 
-use named::Name;
+pub use builder::{
+    DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,
+    ProducerBuilder,
+};
+pub use delivery::{Delivery, ProducerStats};
 pub use named::SequencedReceipt;
-pub use receipt::Receipt;
+pub use receipt::{Receipt, WaitError};
+pub use retry::{DEFAULT_RETRY_BACKOFF, DEFAULT_RETRY_BACKOFF_MAX};
 
 use crate::{
     error::{Error, ErrorKind, Result, SendError},
@@ -21,79 +47,11 @@ use crate::{
     options::{Acks, Compression},
     record::AsRecord,
 };
-
-/// Builds a [`Producer`]; from [`Log::producer`](crate::Log::producer).
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct ProducerBuilder {
-    log: Arc<LogHandle>,
-    acks: Acks,
-    name: Option<String>,
-    compression: Compression,
-}
-
-impl ProducerBuilder {
-    pub(crate) fn new(log: Arc<LogHandle>) -> Self {
-        Self {
-            log,
-            acks: Acks::default(),
-            name: None,
-            compression: Compression::default(),
-        }
-    }
-
-    /// When its sends count as done; by default [`Acks::Durable`]. A single send may choose
-    /// another level: [`Producer::send_with`].
-    pub fn acks(mut self, acks: Acks) -> Self {
-        self.acks = acks;
-        self
-    }
-
-    /// Gives it an identity that outlives it: the log remembers how far the producer of this name
-    /// has come, through restarts and power cuts, and after its records were deleted. With that,
-    /// [`send_sequenced`](Producer::send_sequenced) appends each record once, however often it is
-    /// sent. 1 to 200 of `[A-Za-z0-9._-]` without a leading dot; a log takes 16,384 names.
-    ///
-    /// Building another producer of the same name fences this one: its sends fail with
-    /// [`ErrorKind::Fenced`].
-    #[doc(alias = "transactional.id")]
-    #[doc(alias = "enable.idempotence")]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// How its records are compressed; by default they are not. Each send is compressed for
-    /// itself, so batches gain more than single records. What gets no smaller, or is shorter than
-    /// 128 bytes, is stored as it is. Limits of size count uncompressed bytes.
-    #[doc(alias = "compression.type")]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
-        self
-    }
-
-    /// The producer.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidOption`] for a compression that this build
-    /// [does not have](Compression::is_available);
-    /// [`ErrorKind::DurabilityOff`] for [`Acks::Durable`] on a log with
-    /// [`Fsync::Off`](crate::Fsync::Off); [`ErrorKind::InvalidName`],
-    /// [`ErrorKind::TooManyProducers`]; [`ErrorKind::Closed`].
-    pub fn build(self) -> Result<Producer> {
-        self.log.check_open()?;
-        check_acks(&self.log, self.acks)?;
-        check_compression(self.compression)?;
-        let name = self.name.map(|name| Name::open(&self.log, name));
-        Ok(Producer {
-            name: name.transpose()?,
-            log: self.log,
-            acks: self.acks,
-            compression: self.compression,
-        })
-    }
-}
+use accumulator::Patience;
+use buffered::Buffered;
+use compression::with_compressed;
+use direct::Retries;
+use route::Route;
 
 fn check_acks(log: &LogHandle, acks: Acks) -> Result<()> {
     if acks == Acks::Durable && log.sync_kind().is_none() {
@@ -102,19 +60,12 @@ fn check_acks(log: &LogHandle, acks: Acks) -> Result<()> {
     Ok(())
 }
 
-fn check_compression(compression: Compression) -> Result<()> {
-    if compression.is_available() {
-        return Ok(());
-    }
-    let name = compression.name();
-    let reason = format!("{name} needs the feature `{name}` of duralog, which this build lacks");
-    Err(Error::option("compression", reason))
-}
-
 /// Sends records to a log.
 ///
 /// Any number of threads may send at the same time, through clones or one shared producer: their
-/// records get offsets in the order of the appends. A clone shares nothing but the log.
+/// records get offsets in the order of the appends, those of one thread in the order in which it
+/// sent them. Clones share the buffer, the thread and the numbers of a
+/// [buffered](ProducerBuilder) producer; those of a direct one share next to nothing.
 ///
 /// ```
 /// use duralog::{Acks, Log, Record};
@@ -127,16 +78,37 @@ fn check_compression(compression: Compression) -> Result<()> {
 /// # log.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Dropping it
+///
+/// When the last clone of a buffered producer is dropped, what it took is sent first: each batch
+/// is tried once, and what fails is told to its receipts and the callback. [`Log::close`] does
+/// the same before it closes the log. [`close`](Producer::close) waits longer, and says what
+/// failed.
+///
+/// [`Log::close`]: crate::Log::close
 #[derive(Clone, Debug)]
 pub struct Producer {
     log: Arc<LogHandle>,
     acks: Acks,
-    name: Option<Name>,
-    compression: Compression,
+    /// Under which name, and how compressed.
+    route: Route,
+    path: Path,
+    /// A send asked for durability though the producer does not. (Of direct ones.)
+    asked_durable: Arc<AtomicBool>,
+}
+
+/// How a record gets into the log.
+#[derive(Clone, Debug)]
+enum Path {
+    Direct,
+    /// Directly, and again if that may help.
+    Retrying(Arc<Retries>),
+    Buffered(Arc<Buffered>),
 }
 
 impl Producer {
-    /// Appends a record; takes a [`Record`](crate::Record), a reference to one, or a
+    /// Sends a record; takes a [`Record`](crate::Record), a reference to one, or a
     /// [`RecordRef`](crate::RecordRef). The receipt tells its offset, and can be waited for.
     ///
     /// # Durability
@@ -145,15 +117,23 @@ impl Producer {
     /// however that comes. With [`Acks::Durable`] it survives a power cut once
     /// [`Receipt::wait`] has returned.
     ///
+    /// Of a buffered producer it is in memory only, and survives nothing until its receipt, the
+    /// callback or [`flush`](Producer::flush) says that it is done.
+    ///
     /// # Errors
     ///
     /// The record is handed back, so the error of a *borrowed* record lives no longer than that;
     /// `?` turns it into a [`duralog::Error`](crate::Error), which lives on its own.
     /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
-    /// [`ErrorKind::Io`], [`ErrorKind::Closed`]: nothing was appended.
+    /// [`ErrorKind::Io`], [`ErrorKind::DeliveryTimeout`] (where one is set),
+    /// [`ErrorKind::Closed`]: nothing was appended.
     /// [`ErrorKind::SyncFailed`]: the log takes no more records; if this very send was to sync
     /// ([`FlushPolicy::every_messages`](crate::FlushPolicy::every_messages)), its record may be
     /// in the log when it is opened next.
+    ///
+    /// Of a buffered producer only [`ErrorKind::TooLarge`], [`ErrorKind::Closed`], and
+    /// [`ErrorKind::BufferFull`] if there was no room within
+    /// [`max_block`](ProducerBuilder::max_block); what fails later is told by the receipt.
     pub fn send<R: AsRecord>(&self, record: R) -> Result<Receipt, SendError<R>> {
         self.send_with(record, self.acks)
     }
@@ -164,13 +144,26 @@ impl Producer {
     ///
     /// Those of `send`, and [`ErrorKind::DurabilityOff`].
     pub fn send_with<R: AsRecord>(&self, record: R, acks: Acks) -> Result<Receipt, SendError<R>> {
-        match self.append_one(&record, acks) {
-            Ok(first) => Ok(self.receipt(first, 1, acks)),
+        match self.send_one(&record, acks, Patience::MaxBlock) {
+            Ok(receipt) => Ok(receipt),
             Err(error) => Err(self.failed(record, error)),
         }
     }
 
-    /// Appends records as one: after any crash all of them are in the log or none, next to each
+    /// [`send`](Producer::send) that does not wait for room in the buffer. (A direct producer has
+    /// no buffer: there it is the same.)
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`; [`ErrorKind::BufferFull`] at once.
+    pub fn try_send<R: AsRecord>(&self, record: R) -> Result<Receipt, SendError<R>> {
+        match self.send_one(&record, self.acks, Patience::None) {
+            Ok(receipt) => Ok(receipt),
+            Err(error) => Err(self.failed(record, error)),
+        }
+    }
+
+    /// Sends records as one: after any crash all of them are in the log or none, next to each
     /// other. Takes a `Vec`, an array or a slice of records. The receipt's
     /// [`offset`](Receipt::offset) is that of the first.
     ///
@@ -189,41 +182,114 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// As [`send`](Producer::send), and [`ErrorKind::EmptyBatch`]; a batch must fit a segment
-    /// ([`ErrorKind::TooLarge`]). The records are handed back.
+    /// As [`send`](Producer::send), and [`ErrorKind::EmptyBatch`]; a batch must fit a segment,
+    /// and the buffer if there is one ([`ErrorKind::TooLarge`]). The records are handed back.
     pub fn send_batch<B, R>(&self, records: B) -> Result<Receipt, SendError<B>>
     where
         B: AsRef<[R]>,
         R: AsRecord,
     {
-        match self.append_batch(records.as_ref()) {
-            Ok(first) => Ok(self.receipt(first, records.as_ref().len() as u64, self.acks)),
+        match self.send_all(records.as_ref(), Patience::MaxBlock) {
+            Ok(receipt) => Ok(receipt),
             Err(error) => Err(self.failed(records, error)),
         }
     }
 
-    #[inline]
-    fn append_one<R: AsRecord>(&self, record: &R, acks: Acks) -> Result<Offset> {
-        if acks != self.acks {
-            check_acks(&self.log, acks)?;
+    /// [`send_batch`](Producer::send_batch) that does not wait for room in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send_batch`; [`ErrorKind::BufferFull`] at once.
+    pub fn try_send_batch<B, R>(&self, records: B) -> Result<Receipt, SendError<B>>
+    where
+        B: AsRef<[R]>,
+        R: AsRecord,
+    {
+        match self.send_all(records.as_ref(), Patience::None) {
+            Ok(receipt) => Ok(receipt),
+            Err(error) => Err(self.failed(records, error)),
         }
-        let borrowed = record.as_record();
-        match borrowed.value {
-            Some(value) if borrowed.is_plain() => {
-                self.check_record(value.len())?;
-                self.append(std::slice::from_ref(record), &PlainBody(value))
-            }
-            _ => {
-                self.check_record(body::record_len(&borrowed))?;
-                let records = std::slice::from_ref(record);
-                self.append(records, &RecordsBody::new(records))
+    }
+
+    /// Waits until everything that this producer and its clones have sent by now is acknowledged
+    /// at its level: nothing lingers any more. (What has [`Acks::None`] is written then.) Of a
+    /// direct producer everything is written anyway; this syncs if there may be sends at
+    /// [`Acks::Durable`] whose receipts were not waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotAcknowledged`]: how many records were not, since the last flush, and why
+    /// the first was not. Each is told once, to one of those who flush.
+    /// [`ErrorKind::SyncFailed`] of a direct producer. [`ErrorKind::CalledBack`] from the callback
+    /// of this producer: what is there is sent, and not waited for.
+    pub fn flush(&self) -> Result<()> {
+        match &self.path {
+            Path::Buffered(buffered) => buffered.flush(),
+            Path::Direct | Path::Retrying(_) => {
+                let end = self.log.end();
+                let durable_sends =
+                    self.acks == Acks::Durable || self.asked_durable.load(Ordering::Relaxed);
+                if durable_sends && self.log.durable() < end {
+                    self.log.sync_until(end)?;
+                }
+                Ok(())
             }
         }
     }
 
-    fn append_batch<R: AsRecord>(&self, records: &[R]) -> Result<Offset> {
+    /// Takes no more records, through any clone; sends what is there for at most `timeout`, and
+    /// ends the producer's thread. A write or a sync that is under way when the time is over is
+    /// waited for. What is left then fails: its receipts and the callback are told. (A direct
+    /// producer holds nothing: this is a [`flush`](Producer::flush), and its clones go on.)
+    ///
+    /// # Errors
+    ///
+    /// Those of `flush`.
+    pub fn close(self, timeout: Duration) -> Result<()> {
+        match &self.path {
+            Path::Buffered(buffered) => buffered.close(timeout),
+            Path::Direct | Path::Retrying(_) => self.flush(),
+        }
+    }
+
+    /// Numbers of a buffered producer and its clones. `None` for a direct one, whose sends are
+    /// counted by the log alone: [`Log::stats`](crate::Log::stats).
+    pub fn stats(&self) -> Option<ProducerStats> {
+        match &self.path {
+            Path::Buffered(buffered) => Some(buffered.stats()),
+            Path::Direct | Path::Retrying(_) => None,
+        }
+    }
+
+    #[inline]
+    fn send_one<R: AsRecord>(&self, record: &R, acks: Acks, patience: Patience) -> Result<Receipt> {
+        if acks != self.acks {
+            check_acks(&self.log, acks)?;
+            if acks == Acks::Durable {
+                self.asked_durable.store(true, Ordering::Relaxed);
+            }
+        }
+        let borrowed = record.as_record();
+        let plain = borrowed.value.filter(|_| borrowed.is_plain());
+        self.check_record(plain.map_or_else(|| body::record_len(&borrowed), <[u8]>::len))?;
+        if let Path::Buffered(buffered) = &self.path {
+            return buffered.send(&borrowed, acks, patience);
+        }
+        let records = std::slice::from_ref(record);
+        let first = match plain {
+            Some(value) => self.append(records, &PlainBody(value)),
+            None => self.append(records, &RecordsBody::new(records)),
+        };
+        Ok(self.receipt(first?, 1, acks))
+    }
+
+    fn send_all<R: AsRecord>(&self, records: &[R], patience: Patience) -> Result<Receipt> {
         self.check_records(records)?;
-        self.append(records, &RecordsBody::new(records))
+        if let Path::Buffered(buffered) = &self.path {
+            return buffered.send_batch(records, self.acks, patience);
+        }
+        let first = self.append(records, &RecordsBody::new(records))?;
+        Ok(self.receipt(first, records.len() as u64, self.acks))
     }
 
     fn check_records<R: AsRecord>(&self, records: &[R]) -> Result<()> {
@@ -231,43 +297,39 @@ impl Producer {
             return Err(ErrorKind::EmptyBatch.into());
         }
         for record in records {
-            let record = record.as_record();
-            self.check_record(match record.value {
-                Some(value) if record.is_plain() => value.len(),
-                _ => body::record_len(&record),
-            })?;
+            self.check_record(body::record_len(&record.as_record()))?;
         }
         Ok(())
     }
 
-    /// Appends records, of which `body` is the shortest form uncompressed.
+    /// The direct path, for records of which `body` is the shortest form uncompressed.
     #[inline]
     fn append<R: AsRecord>(&self, records: &[R], body: &impl FrameBody) -> Result<Offset> {
         self.check_body(body)?;
-        match self.compression {
-            Compression::None => self.hand_over(body),
-            codec => compression::with_compressed(records, body, codec, |smaller| match smaller {
-                Some(smaller) => self.hand_over(&smaller),
-                None => self.hand_over(body),
+        match self.route.compression {
+            Compression::None => self.try_append(|| self.route.append(&self.log, body)),
+            codec => with_compressed(records, body, codec, |smaller| match smaller {
+                Some(smaller) => self.try_append(|| self.route.append(&self.log, &smaller)),
+                None => self.try_append(|| self.route.append(&self.log, body)),
             }),
         }
     }
 
+    /// Calls `append`, and again if it fails and the producer is to try again.
     #[inline]
-    fn hand_over(&self, body: &impl FrameBody) -> Result<Offset> {
-        match &self.name {
-            None => self.log.append(body),
-            Some(name) => name.append(&self.log, body),
+    fn try_append<T>(&self, append: impl Fn() -> Result<T>) -> Result<T> {
+        match &self.path {
+            Path::Retrying(retries) => retries.append(&self.log, append),
+            Path::Direct | Path::Buffered(_) => append(),
         }
     }
 
     #[inline]
     fn check_body(&self, body: &impl FrameBody) -> Result<()> {
-        let overhead = self.name.as_ref().map_or(0, Name::overhead);
-        let limit = largest_body(self.log.site.config.segment_bytes as u64);
-        let len = body.len() + overhead;
-        if len as u64 > limit {
-            return Err(too_large("a batch", len, limit));
+        let segment_bytes = self.log.site.config.segment_bytes as u64;
+        let limit = largest_body(segment_bytes).saturating_sub(self.route.overhead());
+        if body.len() as u64 > limit {
+            return Err(too_large("a batch", body.len(), limit));
         }
         Ok(())
     }
@@ -284,7 +346,7 @@ impl Producer {
     #[inline]
     fn receipt(&self, first: Offset, count: u64, acks: Acks) -> Receipt {
         let log = (acks == Acks::Durable).then(|| Arc::clone(&self.log));
-        Receipt::new(log, first, count)
+        Receipt::written(log, first, count)
     }
 
     #[cold]

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Producer, Receipt, compression::with_compressed};
+use super::{Path, Producer, Receipt, compression::with_compressed};
 use crate::{
     error::{ErrorKind, Result, SendError},
     format::{
@@ -16,7 +16,7 @@ use crate::{
         producer,
     },
     handle::LogHandle,
-    log::{Identity, Sent},
+    log::{Identity, Sent, Shared},
     offset::Offset,
     options::Compression,
     record::AsRecord,
@@ -45,7 +45,7 @@ impl Name {
     }
 
     /// Appends with the sequences that are next.
-    pub(super) fn append(&self, log: &LogHandle, body: &impl FrameBody) -> Result<Offset> {
+    pub(super) fn append(&self, log: &Shared, body: &impl FrameBody) -> Result<Offset> {
         match log.append_sent(self.identity, None, body)? {
             Sent::New(first) => Ok(first),
             // Without a sequence of its own nothing is known already.
@@ -57,7 +57,7 @@ impl Name {
 impl Producer {
     /// Its [name](super::ProducerBuilder::name), if it has one.
     pub fn name(&self) -> Option<&str> {
-        self.name.as_ref().map(|name| &*name.name)
+        self.route.name.as_ref().map(|name| &*name.name)
     }
 
     /// The sequence of the last record that the producer of this name has appended, now or in
@@ -99,14 +99,17 @@ impl Producer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// It does not linger: a buffered producer [flushes](Producer::flush) first, and then appends
+    /// this one before it returns.
+    ///
     /// # Durability
     ///
-    /// As [`send`](Producer::send). A duplicate is as safe as the record it repeats: waiting for
+    /// As that of a direct [`send`](Producer::send). A duplicate is as safe as the record it repeats: waiting for
     /// its receipt makes that one durable.
     ///
     /// # Errors
     ///
-    /// Those of `send`, and [`ErrorKind::Fenced`]; [`ErrorKind::OutOfSequence`] for a sequence that
+    /// Those of `send` (and of `flush`, if it is buffered), and [`ErrorKind::Fenced`]; [`ErrorKind::OutOfSequence`] for a sequence that
     /// leaves some out; [`ErrorKind::NoName`] if the producer has no name. Nothing was appended, and
     /// the record is handed back.
     pub fn send_sequenced<R: AsRecord>(
@@ -145,15 +148,19 @@ impl Producer {
     fn append_sequenced<R: AsRecord>(&self, first: u64, all: &[R]) -> Result<SequencedReceipt> {
         let identity = self.own_name()?.identity;
         self.check_records(all)?;
+        if let Path::Buffered(buffered) = &self.path {
+            // What was sent before has the sequences before.
+            buffered.flush()?;
+        }
         let append = |sequence, records: &[R]| {
             let body = AnyBody::of(records);
             self.check_body(&body)?;
-            let log = &self.log;
-            match self.compression {
-                Compression::None => log.append_sent(identity, Some(sequence), &body),
+            let (log, first) = (&self.log, Some(sequence));
+            match self.route.compression {
+                Compression::None => self.try_append(|| log.append_sent(identity, first, &body)),
                 codec => with_compressed(records, &body, codec, |smaller| match smaller {
-                    Some(smaller) => log.append_sent(identity, Some(sequence), &smaller),
-                    None => log.append_sent(identity, Some(sequence), &body),
+                    Some(body) => self.try_append(|| log.append_sent(identity, first, &body)),
+                    None => self.try_append(|| log.append_sent(identity, first, &body)),
                 }),
             }
         };
@@ -204,7 +211,10 @@ impl Producer {
     }
 
     fn own_name(&self) -> Result<&Name> {
-        self.name.as_ref().ok_or_else(|| ErrorKind::NoName.into())
+        self.route
+            .name
+            .as_ref()
+            .ok_or_else(|| ErrorKind::NoName.into())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Short things that programs do with a log. Each is crashed at every call.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 #[cfg(feature = "lz4")]
 use duralog::Compression;
 use duralog::{
-    Acks, FlushPolicy, Fsync, LogOptions, ReadMode,
+    Acks, FlushPolicy, Fsync, LogOptions, ReadMode, Record,
     testing::{Threads, sim::Random},
 };
 
@@ -37,6 +38,7 @@ pub const ALL: &[Workload] = &[
     ("shared", shared),
     ("handed", handed),
     ("awaited", awaited),
+    ("lingered", lingered),
     ("synced-beside", synced_beside),
     ("closed-beside", closed_beside),
     ("consumed", consumed),
@@ -277,6 +279,71 @@ fn awaited(world: &mut World, _: u64) {
         task.join();
     }
     world.close(log);
+}
+
+/// Two threads fill the batches of one producer, each at a level of its own; the callback notes
+/// what is promised. What lingers at the end is handed over by closing the log.
+fn lingered(world: &mut World, seed: u64) {
+    let log = world.open();
+    let sends = Arc::new(Mutex::new(BTreeMap::new()));
+    let (noting, noted) = (world.clone(), Arc::clone(&sends));
+    let acks_of = |value: &str| {
+        let is_first = value.starts_with("lingered0");
+        if is_first {
+            Acks::Durable
+        } else {
+            Acks::Written
+        }
+    };
+    let builder = log.producer().linger(Duration::from_millis(2));
+    let builder = builder.batch_bytes(400).on_completion(move |delivery| {
+        let value = String::from_utf8_lossy(delivery.record().value().unwrap()).into_owned();
+        // Of a batch only the first one is there, and stands for all.
+        let found: Option<usize> = noted.lock().unwrap().get(&value).copied();
+        let Some(number) = found else { return };
+        let first = delivery.result().unwrap().get();
+        noting.oracle(|oracle| oracle.written(number, first));
+        if acks_of(&value) == Acks::Durable {
+            noting.oracle(|oracle| oracle.durable(number));
+        }
+    });
+    let producer = builder.build().unwrap();
+    let threads: Vec<_> = (0..2)
+        .map(|thread| {
+            let (producer, sends) = (producer.clone(), Arc::clone(&sends));
+            world.spawn("writer", move |world| {
+                for (number, value) in values(&format!("lingered{thread}"), 0..10, 90)
+                    .into_iter()
+                    .enumerate()
+                {
+                    let begin = |values: Vec<String>| {
+                        let first = values[0].clone();
+                        let number = world.oracle(|oracle| oracle.begin(values));
+                        sends.lock().unwrap().insert(first, number);
+                    };
+                    if number % 4 == 3 && thread == 0 {
+                        let batch = [value.clone(), format!("b{value}"), format!("c{value}")];
+                        begin(batch.to_vec());
+                        let records = batch.each_ref().map(|value| Record::new(value.as_str()));
+                        drop(producer.send_batch(&records).unwrap());
+                    } else {
+                        begin(vec![value.clone()]);
+                        let record = Record::new(value.as_str());
+                        drop(producer.send_with(record, acks_of(&value)).unwrap());
+                    }
+                    if number % 3 == 2 {
+                        world.machine.sleep(Duration::from_millis(1 + seed % 3));
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    world.look(&log);
+    world.close(log);
+    drop(producer);
 }
 
 /// One thread syncs while another one writes, and segments roll meanwhile.

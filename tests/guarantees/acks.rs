@@ -15,7 +15,7 @@ use duralog::{
 
 use crate::{
     common::{
-        ENOSPC, Seen, count_calls, drain, in_both_modes, in_log, is_segment, run, see, send,
+        EIO, Seen, count_calls, drain, in_both_modes, in_log, is_segment, run, see, send,
         send_many, told, written,
     },
     sim::{
@@ -95,24 +95,32 @@ fn written_returns_without_waiting_for_the_device() {
 }
 
 #[test]
-fn with_none_nothing_is_waited_for_a_crash_may_lose_it_and_an_error_is_counted() {
+fn with_none_nothing_is_waited_for_a_crash_may_lose_it_and_an_error_is_counted_and_told() {
     in_both_modes(0..4, |case| {
         let cut = run(&case.world(), |world| {
             let log = world.open();
-            let producer = log.producer().acks(Acks::None).build().unwrap();
+            let told = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&told);
+            let builder = log.producer().acks(Acks::None);
+            let producer = builder.on_completion(move |delivery| {
+                count.fetch_add(usize::from(delivery.result().is_err()), Ordering::Relaxed);
+            });
+            let producer = producer.build().unwrap();
             let syncs = count_calls(world, |call, _| call == Call::Sync);
             send_many(&producer, "none", 0..3, 50);
             assert_eq!((*syncs.lock().unwrap(), log.durable_offset().get()), (0, 0));
-            let fault = Fault::always(Call::Allocate, "", Effect::Fail(ENOSPC));
+            let fault = Fault::always(Call::Allocate, "", Effect::Fail(EIO));
             world.machine.inject(&fault);
-            let failed = (0..).find_map(|number| {
-                let record = Record::new(value("none", number, 900));
-                let failed = producer.send(&record).err();
-                failed.map(|failed| failed.record() == &&record)
-            });
-            assert_eq!(failed, Some(true), "the record is handed back");
+            for number in 0..30 {
+                let receipt = producer.send(Record::new(value("none", number, 900)));
+                drop(receipt.unwrap());
+            }
+            producer.flush().unwrap_err();
             assert!(fault.fired() > 0);
-            assert_eq!(log.stats().failed_sends, 1);
+            let failed = log.stats().failed_sends;
+            assert!(failed > 0, "it is counted");
+            assert_eq!(told.load(Ordering::Relaxed) as u64, failed);
+            assert_eq!(log.log_end_offset(), 33 - failed);
             world.machine.power_cut(&mut Choices::nothing())
         });
         assert!(case.read(&cut).records.is_empty());

@@ -17,5 +17,6 @@ mod flush;
 mod losses;
 mod named;
 mod offsets;
+mod producers;
 mod recovery;
 mod twice;
