@@ -133,6 +133,20 @@ fn a_batch_closes_when_the_input_pauses_even_within_a_line() {
 }
 
 #[test]
+fn lines_that_linger_share_a_batch_with_those_that_come_later() {
+    let place = Place::new();
+    let mut produce = place.start("produce", ["--linger", "600000", "--batch", "3"]);
+    for line in ["one\n", "two\n", "three\n"] {
+        produce.say(line);
+    }
+    assert_eq!(produce.take_lines(3), ["0", "1", "2"]);
+    let (status, _) = produce.end();
+    assert!(status.success());
+    let verified = place.run("verify", ["--json"]).done().json();
+    assert_eq!(verified["frames"], 1);
+}
+
+#[test]
 fn lines_longer_than_a_batch_are_records_too() {
     let place = Place::new();
     let long = "x".repeat(3 << 20);

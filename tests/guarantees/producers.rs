@@ -9,6 +9,8 @@ mod buffer;
 mod ends;
 #[path = "producers/linger.rs"]
 mod linger;
+#[path = "producers/model.rs"]
+mod model;
 #[path = "producers/receipts.rs"]
 mod receipts;
 #[path = "producers/retries.rs"]

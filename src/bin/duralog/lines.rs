@@ -4,7 +4,7 @@ use std::{
     io::{self, Read},
     mem,
     ops::RangeInclusive,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use memchr::{memchr, memchr_iter};
@@ -28,6 +28,9 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Longest line; a longer one is an error.
     pub line_bytes: usize,
+    /// How long the first line of a batch waits for others if none come; without it a batch closes
+    /// at the first pause.
+    pub linger: Option<Duration>,
 }
 
 /// Lines that belong together.
@@ -85,6 +88,8 @@ struct Open {
     ends: Vec<usize>,
     /// Upper bound of what it takes in a frame.
     weight: usize,
+    /// Since when it has lines, if they linger.
+    since: Option<Instant>,
     /// It has been handed out.
     taken: bool,
 }
@@ -247,7 +252,7 @@ impl Lines {
                 arrival
             }
             State::Waiting if self.open.ends.is_empty() => self.input.wait(),
-            State::Waiting => self.input.wait_for(PAUSE),
+            State::Waiting => self.input.wait_for(self.open.patience(&self.limits)),
             State::Ended => {
                 self.state = State::Ended;
                 Ok(Arrival::End)
@@ -295,6 +300,7 @@ impl Lines {
         }
         self.open.ends.clear();
         self.open.weight = 0;
+        self.open.since = None;
     }
 
     fn too_long(&self) -> Failure {
@@ -323,6 +329,15 @@ impl Open {
             Verdict::Next
         };
         (verdict, weight)
+    }
+
+    /// How long to wait for more lines.
+    fn patience(&mut self, limits: &Limits) -> Duration {
+        let Some(linger) = limits.linger else {
+            return PAUSE;
+        };
+        let since = self.since.get_or_insert_with(Instant::now);
+        linger.saturating_sub(since.elapsed())
     }
 
     /// Adds the line that ends at `end`.

@@ -4,7 +4,7 @@ use std::{
     io::{self, BufWriter, StdoutLock, Write},
     mem,
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,10 @@ pub struct Args {
     /// How records are compressed, a batch at a time; `lz4` needs a build with that feature.
     #[arg(long, value_enum, default_value_t = Compression::None)]
     compression: Compression,
+    /// Let the lines of a batch wait for others for MS milliseconds when the input pauses; by default
+    /// one.
+    #[arg(long, value_name = "MS")]
+    linger: Option<u64>,
     /// From now on, start a new segment at N bytes.
     #[arg(long, value_name = "N")]
     segment_bytes: Option<u64>,
@@ -190,7 +194,7 @@ fn produce(log: &Log, args: &Args) -> Result<(), Failure> {
         producer = producer.name(name);
     }
     let producer = producer.build()?;
-    let mut lines = Lines::read(io::stdin(), limits(&args.dir, args.batch)?);
+    let mut lines = Lines::read(io::stdin(), limits(args)?);
     let mut sender = Sender {
         sequence: producer.name().map(|_| 0),
         producer,
@@ -208,14 +212,15 @@ fn produce(log: &Log, args: &Args) -> Result<(), Failure> {
     sent.and(settled).and(finished)
 }
 
-fn limits(dir: &Path, lines: NonZeroUsize) -> Result<Limits, Failure> {
-    let options = Log::open_read_only(dir)?.options();
+fn limits(args: &Args) -> Result<Limits, Failure> {
+    let options = Log::open_read_only(&args.dir)?.options();
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Ok(Limits {
-        lines: lines.get(),
+        lines: args.batch.get(),
         // A frame must fit a segment; half of one wastes little of its end.
         batch_bytes: MAX_BATCH_BYTES.min(size(options.segment_bytes / 2)),
         line_bytes: size(options.max_record_bytes),
+        linger: args.linger.map(Duration::from_millis),
     })
 }
 

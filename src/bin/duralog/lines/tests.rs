@@ -11,6 +11,7 @@ const LIMITS: Limits = Limits {
     lines: 7,
     batch_bytes: 100,
     line_bytes: 300,
+    linger: None,
 };
 
 /// A stream that yields these pieces one by one, and pauses while there is none.
