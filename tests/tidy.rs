@@ -43,6 +43,7 @@ const LOG_NAMES: &[&str] = &[
     "group",
     "offset",
     "options",
+    "record",
     "segment",
     "slot_file",
 ];

@@ -129,6 +129,9 @@ impl<'a> Iterator for Iter<'a> {
                 }
             }
             let span = self.spans.next()?;
+            if let Some(record) = self.cursor.plain_record(span) {
+                return Some(record);
+            }
             self.records = Some(self.cursor.records(span)?);
         }
     }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{
     compressed::{Memory, Packed},
-    frame::{Frame, PLAIN},
+    frame::{self, Frame, PLAIN},
     wire::{Reader, Writer, counted_len, varint_len},
 };
 use crate::{
@@ -382,6 +382,20 @@ pub(super) fn check_records(mut reader: Reader<'_>, count: u32) -> Result<(), De
     } else {
         Err(DecodeError::Field { field: "body" })
     }
+}
+
+/// The record of the plain frame that fills `bytes`, which verified before.
+#[inline]
+pub(crate) fn plain_record(bytes: &[u8], offset: Offset) -> Option<RecordRef<'_>> {
+    let (append_time, value) = frame::trusted_plain(bytes)?;
+    Some(RecordRef {
+        offset: Some(offset),
+        append_time,
+        key: None,
+        value: Some(value),
+        headers: Headers::default(),
+        timestamp: None,
+    })
 }
 
 /// The records of a frame whose body was [checked](check).

@@ -187,6 +187,31 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     Frame::new(stamp, attributes, reader)
 }
 
+/// Reads a plain frame at the front of `bytes`, the usual one; returns its length and its relative
+/// offset. `None` stands for all else, which [`decode`] tells apart.
+#[inline]
+pub(crate) fn decode_plain(bytes: &[u8], seed: Seed) -> Option<(usize, u32)> {
+    let header: &[u8; HEADER_LEN] = bytes.first_chunk()?;
+    let [c0, c1, c2, c3, l0, l1, l2, l3, r0, r1, r2, r3, .., a0, a1] = *header;
+    let len = widen(u32::from_le_bytes([l0, l1, l2, l3]));
+    if u16::from_le_bytes([a0, a1]) != VERSION | PLAIN || len < HEADER_LEN {
+        return None;
+    }
+    let frame = bytes.get(CHECKSUM_LEN..len)?;
+    let verifies = seed.checksum(frame) == u32::from_le_bytes([c0, c1, c2, c3]);
+    verifies.then_some((len, u32::from_le_bytes([r0, r1, r2, r3])))
+}
+
+/// The append time and the value of the plain frame that fills `bytes`, which verified before.
+#[inline]
+pub(crate) fn trusted_plain(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (header, value) = bytes.split_first_chunk::<HEADER_LEN>()?;
+    let [.., t0, t1, t2, t3, t4, t5, _, _] = *header;
+    let millis = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]);
+    let time = Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+    Some((time, value))
+}
+
 /// The length that the header at the front of `bytes` declares, believed or not; what else there
 /// is to see of a frame before its checksum. `None` if it can't be one.
 pub(crate) fn glimpse(bytes: &[u8]) -> Option<Glimpse> {

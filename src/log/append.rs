@@ -62,7 +62,7 @@ pub(crate) struct Appender {
 }
 
 /// Why a frame was not appended yet.
-enum Obstacle {
+pub(super) enum Obstacle {
     Room(usize),
     Roll,
     Offsets(Offset),
@@ -88,7 +88,7 @@ impl Appender {
 
     /// What stands in the way of a frame of `len` bytes with `count` records.
     #[inline]
-    fn obstacle(&self, len: usize, count: u64, reserved: Offset) -> Option<Obstacle> {
+    pub(super) fn obstacle(&self, len: usize, count: u64, reserved: Offset) -> Option<Obstacle> {
         match self.writer.slack(len) {
             Slack::Fits => {}
             Slack::Prepare(end) => return Some(Obstacle::Room(end)),
@@ -155,7 +155,7 @@ impl Shared {
     /// Makes sure that a frame of `len` bytes with `count` records can be written. The lock may
     /// have been let go meanwhile.
     #[inline]
-    pub(super) fn clear_way<'a>(
+    fn clear_way<'a>(
         &'a self,
         mut appender: MutexGuard<'a, Appender>,
         len: usize,
@@ -213,7 +213,7 @@ impl Shared {
 
     /// Does what the maintenance thread should have done ahead.
     #[cold]
-    fn overcome<'a>(
+    pub(super) fn overcome<'a>(
         &'a self,
         mut appender: MutexGuard<'a, Appender>,
         obstacle: &Obstacle,

@@ -10,9 +10,14 @@ use super::{
 };
 use crate::{
     error::{DecodeError, Error, Result},
-    format::{body::Records, frame, wire::widen},
+    format::{
+        body::{self, Records},
+        frame,
+        wire::widen,
+    },
     offset::Offset,
     options::Compression,
+    record::RecordRef,
     segment::{Buffer, Found, FrameAt, Scanner},
 };
 
@@ -35,6 +40,8 @@ pub(crate) struct Span {
     pub(crate) len: usize,
     pub(crate) first: Offset,
     pub(crate) count: u32,
+    /// It is a plain frame.
+    plain: bool,
     /// Its number among those that were decompressed.
     unpacked: Option<u32>,
 }
@@ -53,7 +60,19 @@ impl Span {
             len,
             first,
             count,
+            plain: false,
             unpacked,
+        }
+    }
+
+    pub(super) fn of_plain(position: usize, len: usize, first: Offset) -> Self {
+        Self {
+            position,
+            len,
+            first,
+            count: 1,
+            plain: true,
+            unpacked: None,
         }
     }
 
@@ -152,6 +171,13 @@ impl Cursor {
                 .again(span.position..span.position + span.len, &self.buffer),
             None => &[],
         }
+    }
+
+    /// The record of a plain frame that was read last, if it is one: there is a short way to it.
+    #[inline]
+    pub(crate) fn plain_record(&self, span: &Span) -> Option<RecordRef<'_>> {
+        let bytes = span.plain.then(|| self.bytes(span))?;
+        body::plain_record(bytes, span.first)
     }
 
     /// The records of a frame that was read last.
@@ -344,6 +370,13 @@ impl Cursor {
             if full || (bytes > 0 && place.view.must_refill(place.at, &self.buffer)) {
                 return Ok(Pause::Enough);
             }
+            if let Some(span) = place.plain(self.position..segment_end.min(limits.end)) {
+                self.position = place.expected;
+                self.spans.push(span);
+                records += 1;
+                bytes += span.len;
+                continue;
+            }
             let frame = match place
                 .frame(&mut self.buffer)
                 .map_err(|error| place.io(error))?
@@ -351,8 +384,7 @@ impl Cursor {
                 Ok(frame) => frame,
                 // What was read before it is delivered first.
                 Err(DecodeError::Version { .. }) if bytes > 0 => return Ok(Pause::Enough),
-                Err(DecodeError::Version { found }) => {
-                    let error = DecodeError::Version { found };
+                Err(error @ DecodeError::Version { .. }) => {
                     return Err(Error::decode(&place.spot.path, place.at as u64, error));
                 }
                 Err(_) => return Ok(Pause::Unreadable),

@@ -1,8 +1,9 @@
 //! A place within a segment, and the frame that stands there.
 
-use std::io;
+use std::{io, ops::Range};
 
 use super::{
+    cursor::Span,
     segments::Spot,
     unpacked::{Refusal, Unpacked},
 };
@@ -56,6 +57,24 @@ impl Place {
             (self.at, self.expected) = (FRAMES_START, base);
         }
         Ok(self)
+    }
+
+    /// Takes the frame at the place, and goes on behind it, if it is a plain one that is mapped and
+    /// has a wanted offset: the usual case, which is worth a short way.
+    #[inline]
+    pub(super) fn plain(&mut self, wanted: Range<Offset>) -> Option<Span> {
+        if !wanted.contains(&self.expected) {
+            return None;
+        }
+        let bytes = self.view.in_memory(self.at)?;
+        let (len, relative) = frame::decode_plain(bytes, self.view.seed.at(narrow(self.at)))?;
+        if self.view.base.advance(relative.into()) != self.expected {
+            return None;
+        }
+        let span = Span::of_plain(self.at, len, self.expected);
+        self.at += len;
+        self.expected = self.expected.next();
+        Some(span)
     }
 
     /// The frame at the place, verified.

@@ -348,21 +348,24 @@ impl Shared {
     ) -> Result<Sent> {
         let count = body.count();
         let mut appender = self.append.lock();
-        self.check_writable()?;
-        // A duplicate needs no room.
-        if let Admission::New(_) = appender.producers.admit(who, sequence, count)? {
+        loop {
+            self.check_writable()?;
+            let sequence = match appender.producers.admit(who, sequence, count)? {
+                Admission::New(sequence) => sequence,
+                Admission::Duplicate(known) => return Ok(Sent::Duplicate(known)),
+                Admission::Overlap { known, offset } => {
+                    return Ok(Sent::Overlap { known, offset });
+                }
+            };
             let len = HEADER_LEN + appender.producers.overhead(who) + body.len();
-            appender = self.clear_way(appender, len, count)?;
-        }
-        // Again: others may have had the lock meanwhile.
-        match appender.producers.admit(who, sequence, count)? {
-            Admission::New(sequence) => {
+            let obstacle = appender.obstacle(len, count, self.checkpoint.reserved());
+            let Some(obstacle) = obstacle else {
                 let first = appender.write_sent(self, who, sequence, body)?;
                 self.publish(appender)?;
-                Ok(Sent::New(first))
-            }
-            Admission::Duplicate(known) => Ok(Sent::Duplicate(known)),
-            Admission::Overlap { known, offset } => Ok(Sent::Overlap { known, offset }),
+                return Ok(Sent::New(first));
+            };
+            // Others may have the lock meanwhile, so what this is is asked again.
+            appender = self.overcome(appender, &obstacle)?;
         }
     }
 }

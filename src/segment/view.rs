@@ -115,6 +115,15 @@ impl View {
         }
     }
 
+    /// Published bytes from `position` on, if they are mapped.
+    #[inline]
+    pub(crate) fn in_memory(&self, position: usize) -> Option<&[u8]> {
+        match &self.source {
+            Source::Mapped(reader) => reader.bytes().get(position..),
+            Source::Copied { .. } => None,
+        }
+    }
+
     /// Whether reading the frame at `position` replaces what the buffer holds.
     #[inline]
     pub(crate) fn must_refill(&self, position: usize, buffer: &Buffer) -> bool {

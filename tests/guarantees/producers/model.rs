@@ -80,7 +80,11 @@ impl Model {
 
     /// What was written is durable now.
     fn synced(&mut self) {
-        for fate in self.fates.values_mut().filter(|fate| **fate == Fate::Written) {
+        for fate in self
+            .fates
+            .values_mut()
+            .filter(|fate| **fate == Fate::Written)
+        {
             *fate = Fate::Durable;
         }
     }
@@ -92,14 +96,23 @@ impl Model {
         for (offset, value) in see(log).records {
             let (who, number) = value.split_once(' ').unwrap();
             let (who, number): (usize, u64) = (who.parse().unwrap(), number.parse().unwrap());
-            assert!(last[who] < Some(number), "{value} at {offset} is not in order");
+            assert!(
+                last[who] < Some(number),
+                "{value} at {offset} is not in order"
+            );
             last[who] = Some(number);
             found.insert((who, number), offset);
         }
         for (record, fate) in &mut self.fates {
             let is_there = found.contains_key(record);
-            assert!(*fate != Fate::Never || !is_there, "{record:?} was refused, and came");
-            assert!(*fate < sure || is_there, "{record:?} was {fate:?}, and is lost");
+            assert!(
+                *fate != Fate::Never || !is_there,
+                "{record:?} was refused, and came"
+            );
+            assert!(
+                *fate < sure || is_there,
+                "{record:?} was {fate:?}, and is lost"
+            );
             // What is served now survives; what is not there never comes.
             *fate = if is_there { Fate::Durable } else { Fate::Never };
         }
@@ -243,7 +256,10 @@ impl<'a> Life<'a> {
         self.world.machine.set_free(None);
         self.producers.clear();
         self.listen();
-        assert!(self.untold.is_empty(), "who drops a producer knows what came of all");
+        assert!(
+            self.untold.is_empty(),
+            "who drops a producer knows what came of all"
+        );
         self.log.clone().close().unwrap();
         self.model.synced();
     }
@@ -266,7 +282,12 @@ impl<'a> Life<'a> {
 
 /// Runs as many of the operations as one life takes; the disk that it leaves, and how sure a record
 /// has to be to be on it.
-fn live(world: &World, model: &mut Model, sure: Fate, ops: &mut std::vec::IntoIter<Op>) -> (Disk, Fate) {
+fn live(
+    world: &World,
+    model: &mut Model,
+    sure: Fate,
+    ops: &mut std::vec::IntoIter<Op>,
+) -> (Disk, Fate) {
     run(world, |world| {
         let mut life = Life::begin(world, model, sure);
         for op in ops.by_ref() {
