@@ -14,7 +14,7 @@ use crate::{
         body, checkpoint,
         checksum::Seed,
         compressed::{Memory, Packed},
-        frame, group, meta, segment,
+        frame, group, meta, producers, segment,
         wire::widen,
     },
     offset::Offset,
@@ -130,4 +130,18 @@ pub fn decode_payload(payload: &[u8], content: SlotContent) -> Option<String> {
         )),
         SlotContent::Group => Some(format!("{:?}", group::GroupState::decode(payload).ok()?)),
     }
+}
+
+/// Gives bytes the magic and the checksum of what is known of named producers, and decodes them for
+/// the log with this id; returns how many producers there are.
+pub fn decode_producers(bytes: &mut [u8], log_id: u64) -> Option<usize> {
+    producers::seal(bytes);
+    let snapshot = producers::Snapshot::decode(bytes, log_id).ok()?;
+    let again = producers::Snapshot::decode(&snapshot.encode(log_id), log_id);
+    debug_assert_eq!(
+        again.as_ref(),
+        Ok(&snapshot),
+        "it is written as it was read"
+    );
+    Some(snapshot.producers.len())
 }

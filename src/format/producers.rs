@@ -108,10 +108,7 @@ impl Snapshot {
         for producer in &self.producers {
             producer.write(&mut writer);
         }
-        let checksum = checksum_of(&bytes);
-        if let Some(place) = bytes.get_mut(COVERED - CHECKSUM_LEN..COVERED) {
-            place.copy_from_slice(&checksum.to_le_bytes());
-        }
+        seal(&mut bytes);
         bytes
     }
 
@@ -153,6 +150,14 @@ impl Snapshot {
             Err(DecodeError::Length { length })
         }
     }
+}
+
+/// Puts the magic and the checksum in place.
+pub(crate) fn seal(bytes: &mut [u8]) {
+    let checksum = checksum_of(bytes);
+    let mut writer = Writer::new(bytes);
+    writer.bytes(&MAGIC);
+    writer.u32(checksum);
 }
 
 fn checksum_of(bytes: &[u8]) -> u32 {
