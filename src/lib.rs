@@ -60,6 +60,11 @@
 //! an offset that was reserved, and consumers are told the gap. Bytes that were durable and no
 //! longer verify are damage: they are kept, reported, and read around. A sync that fails is final.
 //!
+//! # Threads
+//!
+//! Two background threads, `duralog-ahead` and `duralog-settle`, serve all logs of a file system,
+//! however many are open; they end with the last one. A producer that lingers has one of its own.
+//!
 //! # Limits
 //!
 //! One writer at a time ([`ErrorKind::Locked`]). A record is at most 16 MiB by default, and never

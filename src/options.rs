@@ -90,7 +90,7 @@ impl FlushPolicy {
 
     /// Sync when the oldest record that is not durable is this old, in the background. What was
     /// appended is noticed within half the interval, and within 50 ms at most; the sync then takes
-    /// what the device takes.
+    /// what the device takes. Logs on one file system are synced one after the other.
     #[doc(alias = "flush.ms")]
     pub const fn every(interval: Duration) -> Self {
         Self {
