@@ -106,7 +106,9 @@ impl Log {
 
     /// The first offset that was appended at `time` or later; the log end offset if there is none.
     /// An index finds the segment and the place in it, so this takes microseconds, however large
-    /// the log is.
+    /// the log is. What counts is when records were [appended](crate::RecordRef::append_time), not
+    /// a time that they were sent with; and that is read from a clock which may be 10 ms behind: to
+    /// miss nothing since a moment of `SystemTime::now()`, ask for 10 ms before it.
     ///
     /// # Errors
     ///

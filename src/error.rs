@@ -239,7 +239,7 @@ pub enum ErrorKind {
     #[error("a producer's callback must not wait for its own producer")]
     CalledBack,
     /// The log, or the producer, was closed.
-    #[error("the log is closed")]
+    #[error("the log, or the producer, is closed")]
     Closed,
 }
 

@@ -190,7 +190,8 @@ impl<'a> RecordRef<'a> {
         self.timestamp
     }
 
-    /// When it was appended. Never goes back within a log.
+    /// When it was appended, by a clock that may be 10 ms behind (the kernel's coarse one). Never
+    /// goes back within a log.
     pub fn append_time(&self) -> Timestamp {
         self.append_time
     }

@@ -29,7 +29,8 @@ pub enum Start {
     Latest,
     /// At this offset.
     At(Offset),
-    /// At the first record that was appended at this time or later.
+    /// At the first record that was appended at this time or later: see
+    /// [`Log::offset_for_timestamp`](crate::Log::offset_for_timestamp).
     Time(Timestamp),
 }
 

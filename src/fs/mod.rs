@@ -197,11 +197,23 @@ pub trait Parker: Debug + Send {
     fn waker(&self) -> Waker;
 }
 
+/// Calls other people's code; whether it panicked. The panic was printed where it began.
+pub(crate) fn contain(call: impl FnOnce()) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
+        return false;
+    };
+    // What it panicked with is theirs as well, and may panic when it is dropped.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
+    }
+    true
+}
+
 /// Wakes all of them. One whose waker panics (a future's is its executor's own code) keeps the
-/// others from nothing; the panic was printed where it began.
+/// others from nothing.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+        contain(|| waker.wake());
     }
 }
 

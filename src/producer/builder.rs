@@ -130,8 +130,13 @@ impl ProducerBuilder {
     /// [`send_sequenced`](Producer::send_sequenced) appends each record once, however often it is
     /// sent. 1 to 200 of `[A-Za-z0-9._-]` without a leading dot; a log takes 16,384 names.
     ///
+    /// A plain [`send`](Producer::send) takes the sequence that is next. So either send all with
+    /// sequences of your own or none: a number that a plain send has taken makes the record that you
+    /// would give it a duplicate, which is not appended.
+    ///
     /// Building another producer of the same name fences this one: its sends fail with
-    /// [`ErrorKind::Fenced`](crate::ErrorKind::Fenced).
+    /// [`ErrorKind::Fenced`](crate::ErrorKind::Fenced); of a buffered one the receipts and the
+    /// callback say so. A name that has sent nothing is forgotten when the log is closed.
     #[doc(alias = "transactional.id")]
     #[doc(alias = "enable.idempotence")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -174,7 +179,8 @@ impl ProducerBuilder {
 
     /// Memory for all records that are not done, those that are being written included, in bytes;
     /// at least 1 KiB, by default [32 MiB](DEFAULT_BUFFER_BYTES). A send that finds no room
-    /// [waits](Self::max_block). (A few empty buffers, of a batch each, are kept beside that.)
+    /// [waits](Self::max_block). A record or a batch that takes more than this less 256 bytes is
+    /// refused as too large. (A few empty buffers, of a batch each, are kept beside that.)
     /// Only for buffered producers.
     #[doc(alias = "buffer.memory")]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
@@ -194,7 +200,9 @@ impl ProducerBuilder {
     /// How long an append is tried again when it fails because the disk is full (or a quota is),
     /// or because a signal came in between; counted from the send of the record, of a batch from
     /// that of its oldest. At least a millisecond, and no less than the [linger](Self::linger).
-    /// Nothing overtakes what is being tried again, and nothing is written twice by it.
+    /// Nothing overtakes what is being tried again, and nothing is written twice by it. Once a batch
+    /// has failed for good, those behind it are tried on: who needs all or nothing of a stream sends
+    /// with [sequences](Producer::send_sequenced).
     ///
     /// By default [two minutes](DEFAULT_DELIVERY_TIMEOUT) for a buffered producer. For a direct
     /// one nothing is tried again unless this is set: the error hands the record back at once.

@@ -126,7 +126,7 @@ impl Producer {
     /// `?` turns it into a [`duralog::Error`](crate::Error), which lives on its own.
     /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
     /// [`ErrorKind::Io`], [`ErrorKind::DeliveryTimeout`] (where one is set),
-    /// [`ErrorKind::Closed`]: nothing was appended.
+    /// [`ErrorKind::Fenced`], [`ErrorKind::Closed`]: nothing was appended.
     /// [`ErrorKind::SyncFailed`]: the log takes no more records; if this very send was to sync
     /// ([`FlushPolicy::every_messages`](crate::FlushPolicy::every_messages)), its record may be
     /// in the log when it is opened next.
@@ -151,7 +151,7 @@ impl Producer {
     }
 
     /// [`send`](Producer::send) that does not wait for room in the buffer. (A direct producer has
-    /// no buffer: there it is the same.)
+    /// no buffer: there it is the same, and waits for a `delivery_timeout` if one is set.)
     ///
     /// # Errors
     ///
@@ -238,8 +238,10 @@ impl Producer {
     }
 
     /// Takes no more records, through any clone; sends what is there for at most `timeout`, and
-    /// ends the producer's thread. A write or a sync that is under way when the time is over is
-    /// waited for. What is left then fails: its receipts and the callback are told. (A direct
+    /// ends the producer's thread. A write, a sync or a call of the callback that is under way when
+    /// the time is over is waited for. With a timeout of zero all that lingers fails; dropping the
+    /// producer tries each batch once. From its own callback it is closed, and nothing is waited for:
+    /// that is [`ErrorKind::CalledBack`]. What is left then fails: its receipts and the callback are told. (A direct
     /// producer holds nothing: this is a [`flush`](Producer::flush), and its clones go on.)
     ///
     /// # Errors

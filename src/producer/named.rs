@@ -77,7 +77,7 @@ impl Producer {
 
     /// Appends a record that has this sequence, unless it is in the log already: then nothing is
     /// appended, and the receipt [says so](SequencedReceipt::is_duplicate). Sequences start at 0
-    /// and leave none out: so a program that is interrupted, and does not know what arrived, sends
+    /// and leave none out (plain sends of the same name take some, too): so a program that is interrupted, and does not know what arrived, sends
     /// again from wherever it is sure.
     ///
     /// ```
@@ -218,7 +218,7 @@ impl Producer {
     }
 }
 
-/// What became of a send with sequences: wait for it, `await` it, or drop it.
+/// What became of a send with sequences: wait for it, `await` it, or drop it, as a [`Receipt`].
 #[derive(Debug)]
 #[must_use = "a durable send is durable once its receipt was waited for"]
 pub struct SequencedReceipt {
@@ -244,7 +244,7 @@ impl SequencedReceipt {
         self.appended.clone()
     }
 
-    /// The offset of the (first) record: for a duplicate the one it got when it was appended,
+    /// The offset of the first record, also if only that one was there before: for a duplicate the one it got when it was appended,
     /// `None` if that was more than 64 records of this producer ago.
     pub fn offset(&self) -> Option<Offset> {
         self.offset

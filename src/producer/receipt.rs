@@ -25,8 +25,8 @@ use crate::{
 /// [`flush`](crate::Producer::flush) and its
 /// [callback](crate::ProducerBuilder::on_completion) are.)
 ///
-/// As a future it needs no runtime: threads of the log and the producer wake it. Dropping it at
-/// any moment is safe.
+/// As a future it needs no runtime: threads of the log and the producer wake it. They serve others
+/// too, so a waker must not block. Dropping it at any moment is safe.
 #[derive(Debug)]
 #[must_use = "a durable send is durable once its receipt was waited for"]
 pub struct Receipt {
@@ -132,7 +132,8 @@ impl Receipt {
     /// record. For [`Acks::Durable`](crate::Acks::Durable) this syncs, together with all others
     /// who wait at that moment; for the other levels it returns at once. The send of a buffered
     /// producer is waited for until it is written (also with [`Acks::None`](crate::Acks::None):
-    /// there is no offset before), and for `Durable` on the device.
+    /// there is no offset before), and for `Durable` on the device; that it is waited for does not
+    /// cut its linger short.
     ///
     /// # Errors
     ///

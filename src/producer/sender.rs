@@ -5,7 +5,6 @@
 
 use std::{
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -24,7 +23,7 @@ use crate::{
         body::FrameBody,
         compressed::{CompressedBody, Memory, compress},
     },
-    fs::Parker,
+    fs::{Parker, contain},
     offset::Offset,
 };
 
@@ -198,9 +197,7 @@ impl Sender {
         let mut panics = 0;
         if let Some(callback) = &self.accumulator.options.on_completion {
             for delivery in batch.deliveries(stage) {
-                let call = || (callback.0)(&delivery);
-                // It is the user's code; its panic was printed where it began.
-                if catch_unwind(AssertUnwindSafe(call)).is_err() {
+                if contain(|| (callback.0)(&delivery)) {
                     panics += 1;
                 }
             }

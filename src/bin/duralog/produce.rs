@@ -66,6 +66,7 @@ pub struct Args {
     segment_bytes: Option<u64>,
     /// Append each line once, however often the same input is given: line number i, from 0, is the
     /// record with sequence i of the producer NAME, and what the log has of it already is left out.
+    /// Lines are told by their numbers alone: another input under the same name is not noticed.
     #[arg(long, value_name = "NAME")]
     producer: Option<String>,
     /// Print no offsets, but a summary at the end.

@@ -51,6 +51,33 @@ fn a_panic_in_the_callback_is_contained_and_counted() {
     });
 }
 
+/// Panics when it is dropped.
+struct Trap;
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        panic!("on purpose, once more");
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_in_turn_does_not_end_the_producer() {
+    in_both_modes(0..2, |case| {
+        let world = case.world();
+        world.machine.run(|| {
+            let log = world.open();
+            let builder = lingering(&log).on_completion(|_| std::panic::panic_any(Trap));
+            let producer = builder.build().unwrap();
+            let sent = send_values(&producer, "trap", 0..3, 40).0;
+            producer.flush().unwrap();
+            assert_eq!(producer.stats().unwrap().callback_panics, 3);
+            drop(producer);
+            log.close().unwrap();
+            assert_eq!(see(&world.open()).records.len(), sent.len());
+        });
+    });
+}
+
 #[test]
 fn a_flush_returns_when_everything_sent_is_acknowledged_at_its_level() {
     in_both_modes(0..8, |case| {
