@@ -15,6 +15,7 @@
 )]
 
 use std::{
+    any::Any,
     ffi::OsString,
     fmt::Debug,
     io,
@@ -197,23 +198,34 @@ pub trait Parker: Debug + Send {
     fn waker(&self) -> Waker;
 }
 
-/// Calls other people's code; whether it panicked. The panic was printed where it began.
-pub(crate) fn contain(call: impl FnOnce()) -> bool {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
-        return false;
-    };
-    // What it panicked with is theirs as well, and may panic when it is dropped.
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(payload);
-    }
-    true
+/// Calls what may panic without taking this thread with it: other people's code, say.
+///
+/// # Errors
+///
+/// What the panic said, which was printed where it began.
+pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let message = panic_message(&*payload).to_owned();
+        // The payload may be other people's as well, and panic when it is dropped.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(payload);
+        }
+        message
+    })
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
 }
 
 /// Wakes all of them. One whose waker panics (a future's is its executor's own code) keeps the
 /// others from nothing.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        contain(|| waker.wake());
+        drop(contain(|| waker.wake()));
     }
 }
 

@@ -5,9 +5,7 @@
 //! is on it.
 
 use std::{
-    any::Any,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, OnceLock},
     task::Waker,
@@ -19,7 +17,7 @@ use super::{
     Shared,
     rota::{MemberId, Rota},
 };
-use crate::fs::{Host, Joiner, Mutex, Parker, wake_all};
+use crate::fs::{Host, Joiner, Mutex, Parker, contain, wake_all};
 
 /// All pools there are.
 ///
@@ -248,10 +246,8 @@ impl Line {
     /// Calls a log's step. One that panics takes neither the thread nor the other logs with it:
     /// that log is latched, as nobody knows what it left undone.
     fn serve(&self, log: &Shared) -> Option<Duration> {
-        let stepped = catch_unwind(AssertUnwindSafe(|| (self.step)(log)));
-        stepped.unwrap_or_else(|panic| {
-            let message = format!("{} panicked: {}", self.name, message(&*panic));
-            log.latch_by_panic(&message);
+        contain(|| (self.step)(log)).unwrap_or_else(|message| {
+            log.latch_by_panic(&format!("{} panicked: {message}", self.name));
             None
         })
     }
@@ -308,10 +304,4 @@ impl Queue {
         self.rota.set_due(id, due);
         std::mem::take(&mut self.leaving)
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
 }

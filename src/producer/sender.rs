@@ -197,7 +197,7 @@ impl Sender {
         let mut panics = 0;
         if let Some(callback) = &self.accumulator.options.on_completion {
             for delivery in batch.deliveries(stage) {
-                if contain(|| (callback.0)(&delivery)) {
+                if contain(|| (callback.0)(&delivery)).is_err() {
                     panics += 1;
                 }
             }

@@ -1,7 +1,6 @@
 //! The simulated machine itself: its state, its threads, and the moments between.
 
 use std::{
-    any::Any,
     cell::RefCell,
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -22,6 +21,7 @@ use super::{
     schedule::{Next, Schedule, ThreadId},
     storage::{NodeId, Storage},
 };
+use crate::fs::panic_message;
 
 /// What each call takes, at least.
 const CALL_TIME: Duration = Duration::from_micros(2);
@@ -462,7 +462,7 @@ impl Inner {
         CURRENT.set(None);
         let mut state = self.state.lock();
         if let Err(panic) = result {
-            state.problem(format!("{name} panicked: {}", message(&*panic)));
+            state.problem(format!("{name} panicked: {}", panic_message(&*panic)));
         }
         let next = state.schedule.end(me);
         Self::give(&mut state, next);
@@ -491,10 +491,4 @@ impl Inner {
         debug_assert!(self.is(&machine), "a thread of another machine");
         me
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
 }
