@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "billing committed offset {}, {} to go",
         billing.committed(),
-        billing.lag()?
+        billing.lag()?.records
     );
     drop(billing);
     log.close()?;

@@ -2,11 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
+mod groups;
+
+pub use groups::GroupInfo;
+
 use crate::{
     consumer::{ConsumerBuilder, ReaderBuilder, reader_of},
     error::Result,
     fs::{Host, RealHost},
-    group,
     handle::LogHandle,
     log::{self, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
     offset::Offset,
@@ -221,18 +224,6 @@ pub struct ReadOnlyLog {
     inner: Arc<ReadOnly>,
 }
 
-/// A group, as [`ReadOnlyLog::groups`] lists it.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct GroupInfo {
-    /// Its name.
-    pub name: String,
-    /// The next offset it will read after a restart; or why that can't be told.
-    pub committed: Result<Offset>,
-    /// When it was committed.
-    pub commit_time: Option<Timestamp>,
-}
-
 impl ReadOnlyLog {
     pub(crate) fn open(host: Arc<dyn Host>, path: &Path) -> Result<Self> {
         Ok(Self {
@@ -330,26 +321,6 @@ impl ReadOnlyLog {
     /// [`UnsupportedVersion`](crate::ErrorKind::UnsupportedVersion).
     pub fn segments(&self) -> Result<Vec<SegmentInfo>> {
         self.inner.segments()
-    }
-
-    /// The groups, by name.
-    ///
-    /// # Errors
-    ///
-    /// [`Io`](crate::ErrorKind::Io).
-    pub fn groups(&self) -> Result<Vec<GroupInfo>> {
-        let found = group::list(&**self.inner.host(), &self.inner.dir)?;
-        let info = |group: group::FoundGroup| {
-            let millis = |state: &crate::format::group::GroupState| {
-                Timestamp::from_millis(i64::try_from(state.commit_time).unwrap_or(i64::MAX))
-            };
-            GroupInfo {
-                name: group.name,
-                commit_time: group.state.as_ref().ok().map(millis),
-                committed: group.state.map(|state| state.committed),
-            }
-        };
-        Ok(found.into_iter().map(info).collect())
     }
 
     /// Reads everything and checks every checksum. Takes as long as reading the log does.

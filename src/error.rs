@@ -52,6 +52,32 @@ pub enum ErrorKind {
         /// The name of the group.
         group: String,
     },
+    /// There is no group of this name.
+    #[error("there is no group {group}")]
+    GroupNotFound {
+        /// The name of the group.
+        group: String,
+    },
+    /// A commit below the committed offset, which would have records processed again that are
+    /// done. [`Consumer::rewind`](crate::Consumer::rewind) does that.
+    #[error("group {group} has committed {committed}, and {requested} is below; rewind to go back")]
+    CommitBehind {
+        /// The name of the group.
+        group: String,
+        /// The offset asked for.
+        requested: Offset,
+        /// The committed offset.
+        committed: Offset,
+    },
+    /// A commit above a record that was [failed](crate::Batch::fail). It is refused until
+    /// [`Consumer::seek_to_committed`](crate::Consumer::seek_to_committed).
+    #[error(
+        "the record at {offset} failed: seek to the committed offset before committing beyond it"
+    )]
+    RecordFailed {
+        /// The first record that failed.
+        offset: Offset,
+    },
     /// The directory (or a file in it) is not one of ours.
     #[error("{} is not a log: {reason}", path.display())]
     NotALog {
@@ -147,7 +173,7 @@ pub enum ErrorKind {
     /// A record or a batch is larger than the log takes.
     #[error("{what} of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
-        /// `"a record"` or `"a batch"`.
+        /// `"a record"`, `"a batch"` or `"the metadata of a commit"`.
         what: &'static str,
         /// Its size, as it would be stored.
         bytes: u64,

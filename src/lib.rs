@@ -105,15 +105,17 @@ pub mod testing;
 
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
 pub use consumer::{
-    Batch, Consumer, ConsumerBuilder, FrameInfo, Iter, Reader, ReaderBuilder, Start,
+    Batch, CommitOptions, Consumer, ConsumerBuilder, FrameInfo, Iter, MAX_COMMIT_METADATA,
+    OffsetReset, Reader, ReaderBuilder, Reset, ResetReason, Start,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
-pub use log::{Damage, Gap, GapReason, RecoveryReport, SegmentInfo, Stats, VerifyReport};
+pub use format::group::GroupLosses;
+pub use log::{Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo, Stats, VerifyReport};
 pub use offset::Offset;
 pub use options::{
     Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
-    DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
-    OnDamage, ReadMode, WriteMode,
+    DEFAULT_SEGMENT_BYTES, Durability, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES,
+    MIN_SEGMENT_BYTES, OnDamage, ReadMode, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

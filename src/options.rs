@@ -29,6 +29,17 @@ pub enum Acks {
     Durable,
 }
 
+/// What a [commit](crate::Consumer::commit) survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// It is in the page cache: panic, abort, `kill -9` and the OOM killer do not take it. A power
+    /// cut may, and then records are seen again; none is skipped. The default of commits.
+    #[default]
+    Written,
+    /// The device has it, and all records below it: a power cut takes neither.
+    Durable,
+}
+
 /// How a producer's records are compressed before they are stored. Readers need not be told:
 /// each stored batch says it, and a log may hold any mixture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

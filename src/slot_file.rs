@@ -115,6 +115,32 @@ impl SlotFile {
         Ok(this)
     }
 
+    /// Fills a file that holds nothing of use, one slot after the other: interrupted in between, it
+    /// holds what it is to hold, or still nothing of use.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`, `SyncFailed`.
+    pub(crate) fn refill(
+        file: Arc<dyn File>,
+        path: PathBuf,
+        kind: SlotKind,
+        payload: &[u8],
+        sync: Option<SyncKind>,
+    ) -> Result<Self> {
+        let mut this = Self {
+            file,
+            path,
+            kind,
+            current: Slot::Second,
+            synced: true,
+            generation: 0,
+            payload: Vec::new(),
+        };
+        this.write_both(payload, sync)?;
+        Ok(this)
+    }
+
     /// Opens a file that is there.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ mod reader;
 mod scenario;
 
 use reader::Parts;
-use scenario::{AFTERWARDS, BOOTS, COMMITTED, EPOCH, GROUP, LOST_TAIL, SYNCED_SENDS};
+use scenario::{AFTERWARDS, BOOTS, COMMITTED, EPOCH, GROUP, LOST_TAIL, METADATA, SYNCED_SENDS};
 
 /// What the first release wrote. Must never change: logs like this are on disks.
 const GOLDEN: &str = include_str!("fixtures/format_1.txt");
@@ -252,9 +252,18 @@ fn the_text_of_the_format_suffices_to_read_the_files_of_two_slots() {
     assert_eq!(meta.created, EPOCH);
 
     let group = format!("groups/{GROUP}.offset");
-    let [log_id, committed, time] = reader::group(reader::slots(&files[&group], *b"dlogGRP\n").0);
-    assert_eq!((log_id, committed), (meta.id, COMMITTED));
-    assert!(time > EPOCH);
+    let group = reader::group(reader::slots(&files[&group], *b"dlogGRP\n").0);
+    assert!(group.time > EPOCH && group.id != 0);
+    let expected = reader::Group {
+        log_id: meta.id,
+        id: group.id,
+        committed: COMMITTED,
+        time: group.time,
+        counted: COMMITTED,
+        lost: [0; 5],
+        metadata: METADATA.to_vec(),
+    };
+    assert_eq!(group, expected);
 
     let [end, resumed] = LOST_TAIL;
     let last = &files[SEGMENTS[2]];

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::{commits::FailMark, start::Reset};
 use crate::{
     format::body::Records,
     log::{Cursor, Gap, Span},
@@ -29,11 +30,41 @@ pub struct Batch<'a> {
     cursor: &'a Cursor,
     /// The first offset to deliver: the first frame may begin below it.
     from: Offset,
+    failed: Option<&'a FailMark>,
+    reset: Option<&'a Reset>,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(cursor: &'a Cursor, from: Offset) -> Self {
-        Self { cursor, from }
+        Self {
+            cursor,
+            from,
+            failed: None,
+            reset: None,
+        }
+    }
+
+    /// The same batch, for a consumer of a group.
+    pub(crate) fn of_group(mut self, failed: &'a FailMark, reset: Option<&'a Reset>) -> Self {
+        self.failed = Some(failed);
+        self.reset = reset;
+        self
+    }
+
+    /// Notes that `record` could not be processed: from now on the consumer commits nothing beyond
+    /// it ([`ErrorKind::RecordFailed`](crate::ErrorKind::RecordFailed)), until
+    /// [`Consumer::seek_to_committed`](crate::Consumer::seek_to_committed), after which it comes
+    /// again. (A [`Reader`](crate::Reader) has no commits to refuse.)
+    pub fn fail(&self, record: &RecordRef<'_>) {
+        if let (Some(failed), Some(offset)) = (self.failed, record.offset) {
+            failed.fail(offset);
+        }
+    }
+
+    /// That the group went on elsewhere than at its committed offset, as that was of no use. Told
+    /// with each batch until a commit.
+    pub fn reset(&self) -> Option<&'a Reset> {
+        self.reset
     }
 
     /// The records.

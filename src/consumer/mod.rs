@@ -1,159 +1,31 @@
 //! Reading records: a [`Reader`] at any offset, a [`Consumer`] at the committed offset of a group.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 mod batch;
+mod builder;
+mod commits;
+mod ledger;
 mod reader;
+mod start;
 
 pub use batch::{Batch, FrameInfo, Iter};
+pub use builder::ConsumerBuilder;
+pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
+pub(crate) use reader::{GroupPlace, reader_of, reader_of_read_only};
 pub use reader::{Reader, ReaderBuilder};
-pub(crate) use reader::{reader_of, reader_of_read_only};
+pub use start::{OffsetReset, Reset, ResetReason, Start};
+
+use builder::out_of_range;
+use commits::Commits;
 
 use crate::{
-    error::{ErrorKind, Result},
-    fs::SyncKind,
-    group::GroupFile,
-    log::Source,
+    error::Result,
+    format::group::GroupLosses,
+    log::{GapReason, Lag},
     offset::Offset,
     record::Timestamp,
 };
-
-/// Where reading starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Start {
-    /// At the first record there is. The default: nothing is skipped unsaid.
-    #[default]
-    #[doc(alias = "auto.offset.reset")]
-    Earliest,
-    /// Behind the last record there is: only what is appended from then on.
-    Latest,
-    /// At this offset.
-    At(Offset),
-    /// At the first record that was appended at this time or later: see
-    /// [`Log::offset_for_timestamp`](crate::Log::offset_for_timestamp).
-    Time(Timestamp),
-}
-
-impl Start {
-    /// The offset this is in a log.
-    pub(crate) fn resolve(self, source: &Arc<dyn Source>, end: Offset) -> Result<Offset> {
-        match self {
-            Self::Earliest => Ok(source.start()),
-            Self::Latest => Ok(end),
-            Self::At(offset) => check_offset(offset, source.start(), end),
-            Self::Time(time) => {
-                let millis = u64::try_from(time.as_millis()).unwrap_or(0);
-                crate::log::offset_for_time(source, millis)
-            }
-        }
-    }
-}
-
-fn check_offset(requested: Offset, start: Offset, end: Offset) -> Result<Offset> {
-    if (start..=end).contains(&requested) {
-        return Ok(requested);
-    }
-    Err(ErrorKind::OffsetOutOfRange {
-        requested,
-        start,
-        end,
-    }
-    .into())
-}
-
-/// Builds a [`Consumer`]; from [`Log::consumer`](crate::Log::consumer) or
-/// [`ReadOnlyLog::consumer`](crate::ReadOnlyLog::consumer).
-#[derive(Debug)]
-#[must_use]
-pub struct ConsumerBuilder {
-    reader: ReaderBuilder,
-    group: String,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(reader: ReaderBuilder, group: impl Into<String>) -> Self {
-        Self {
-            reader,
-            group: group.into(),
-        }
-    }
-
-    /// Where a *new* group starts; by default at the earliest record. A group that has committed
-    /// goes on from there.
-    pub fn start(mut self, start: Start) -> Self {
-        self.reader = self.reader.start(start);
-        self
-    }
-
-    /// Most records that one poll returns; by default 1,000. A batch that was sent as one is
-    /// never split, so there may be more.
-    #[doc(alias = "max.poll.records")]
-    pub fn max_poll_records(mut self, records: usize) -> Self {
-        self.reader = self.reader.max_poll_records(records);
-        self
-    }
-
-    /// Most bytes that one poll returns; by default 1 MiB. One record, or batch, is returned
-    /// however large it is. Compressed ones count as what they decompress to.
-    pub fn max_poll_bytes(mut self, bytes: usize) -> Self {
-        self.reader = self.reader.max_poll_bytes(bytes);
-        self
-    }
-
-    /// Hides records that a power cut could still take back; by default they are seen once they
-    /// are written. With [`Fsync::Off`](crate::Fsync::Off) that is all of them.
-    pub fn durable_only(mut self, durable_only: bool) -> Self {
-        self.reader = self.reader.durable_only(durable_only);
-        self
-    }
-
-    /// The consumer, which holds the group until it is dropped or its process ends.
-    ///
-    /// # Durability
-    ///
-    /// A new group is durable when this returns.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidName`], [`ErrorKind::GroupInUse`] (another consumer, of this or
-    /// another process, holds the group), [`ErrorKind::OffsetOutOfRange`],
-    /// [`ErrorKind::InvalidOption`], [`ErrorKind::Corrupt`], [`ErrorKind::Io`],
-    /// [`ErrorKind::StorageFull`], [`ErrorKind::SyncFailed`], [`ErrorKind::Closed`].
-    pub fn build(self) -> Result<Consumer> {
-        let Self {
-            reader: builder,
-            group: name,
-        } = self;
-        let parts = builder.parts();
-        let (source, site, start) = (parts.source.clone(), parts.group_site(), parts.start);
-        let end = parts.end()?;
-        let group = GroupFile::hold(
-            source.host(),
-            &site.dir,
-            site.log_id,
-            &name,
-            site.sync,
-            || start.resolve(&source, end),
-        )?;
-        let committed = group.committed();
-        if committed > end {
-            let (requested, start) = (committed, source.start());
-            return Err(ErrorKind::OffsetOutOfRange {
-                requested,
-                start,
-                end,
-            }
-            .into());
-        }
-        let reader = builder.build_at(committed)?;
-        Ok(Consumer {
-            reader,
-            group,
-            name,
-            sync: site.sync,
-        })
-    }
-}
 
 /// Reads a log on behalf of a group, from the group's committed offset on.
 ///
@@ -180,15 +52,23 @@ impl ConsumerBuilder {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # What is promised
+///
+/// | how it commits | | a crash |
+/// |---|---|---|
+/// | [`commit`](Consumer::commit) after processing | at least once | repeats what was not committed |
+/// | [`auto_commit_after`](ConsumerBuilder::auto_commit_after) | at least once, if a batch is done before the next poll | the same |
+/// | [`commit_before_processing`](ConsumerBuilder::commit_before_processing) | at most once | loses what was not processed |
+/// | results and offset stored together elsewhere, then [`seek`](Consumer::seek) there | effectively once | neither |
+///
 /// # Concurrency
 ///
 /// A consumer is for one thread at a time; a group has one live consumer.
 #[derive(Debug)]
 pub struct Consumer {
     reader: Reader,
-    group: GroupFile,
-    name: String,
-    sync: Option<SyncKind>,
+    commits: Commits,
+    offset_reset: OffsetReset,
 }
 
 impl Consumer {
@@ -199,9 +79,60 @@ impl Consumer {
     ///
     /// [`ErrorKind::Io`], [`ErrorKind::UnsupportedVersion`], [`ErrorKind::CompressionUnsupported`];
     /// [`ErrorKind::SyncFailed`] above the durable offset of a log that is latched;
-    /// [`ErrorKind::Closed`]. The position is as before.
+    /// [`ErrorKind::Closed`]; [`ErrorKind::OffsetOutOfRange`] with [`OffsetReset::Error`], if
+    /// retention has passed the position. The position is as before. With
+    /// [`auto_commit_after`](ConsumerBuilder::auto_commit_after) and
+    /// [`commit_before_processing`](ConsumerBuilder::commit_before_processing) also those of
+    /// [`commit`](Consumer::commit): nothing was returned then, and the position is as before.
+    ///
+    /// [`ErrorKind::Io`]: crate::ErrorKind::Io
+    /// [`ErrorKind::UnsupportedVersion`]: crate::ErrorKind::UnsupportedVersion
+    /// [`ErrorKind::CompressionUnsupported`]: crate::ErrorKind::CompressionUnsupported
+    /// [`ErrorKind::SyncFailed`]: crate::ErrorKind::SyncFailed
+    /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed
+    /// [`ErrorKind::OffsetOutOfRange`]: crate::ErrorKind::OffsetOutOfRange
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
-        self.reader.poll(timeout)
+        self.before_poll()?;
+        let position = self.reader.position();
+        self.reader.fetch(timeout)?;
+        self.after_poll(position)?;
+        Ok(self.batch())
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        let Commits { failed, reset, .. } = &self.commits;
+        self.reader.batch().of_group(failed, reset.as_ref())
+    }
+
+    /// What is due before a batch is read.
+    fn before_poll(&mut self) -> Result<()> {
+        self.commits.before_poll(&self.reader)?;
+        if self.offset_reset == OffsetReset::Earliest {
+            // Reading goes on at the log's start by itself, and tells the gap.
+            return Ok(());
+        }
+        let (position, start) = (self.reader.position(), self.reader.log_start());
+        if position >= start {
+            return Ok(());
+        }
+        let end = self.reader.end()?;
+        let to = self
+            .offset_reset
+            .apply(start, end, || out_of_range(position, start, end))?;
+        self.reader.skip_to(start, GapReason::Retention);
+        self.reader.skip_to(to, GapReason::OffsetReset);
+        Ok(())
+    }
+
+    /// What is due before a batch is returned; `position` is where it was read from.
+    fn after_poll(&mut self, position: Offset) -> Result<()> {
+        self.commits.note(self.reader.batch().gaps());
+        if !self.commits.is_before_processing() {
+            return Ok(());
+        }
+        self.commits
+            .commit_ahead(&self.reader)
+            .inspect_err(|_| self.reader.return_to(position))
     }
 
     /// Commits everything that was polled: a consumer of the group that is made later goes on
@@ -209,43 +140,138 @@ impl Consumer {
     ///
     /// # Durability
     ///
-    /// The commit survives the end of this process. A power cut may take it (after some seconds
-    /// the kernel has written it): then records are seen again, none is skipped.
+    /// By default the commit survives the end of this process. A power cut may take it (after some
+    /// seconds the kernel has written it): then records are seen again, none is skipped. With
+    /// [`Durability::Durable`](crate::Durability::Durable) it survives that too, and so do all
+    /// records below it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`]: the committed offset is as before. [`ErrorKind::Closed`];
-    /// [`ErrorKind::SyncFailed`] above the durable offset of a log that is latched.
+    /// [`CommitBehind`](crate::ErrorKind::CommitBehind) below the committed offset (after a seek);
+    /// [`RecordFailed`](crate::ErrorKind::RecordFailed) after [`Batch::fail`];
+    /// [`Io`](crate::ErrorKind::Io); [`Closed`](crate::ErrorKind::Closed);
+    /// [`SyncFailed`](crate::ErrorKind::SyncFailed) above the durable offset of a log that is
+    /// latched. The committed offset is as before. With
+    /// [`Durability::Durable`](crate::Durability::Durable) also
+    /// [`DurabilityOff`](crate::ErrorKind::DurabilityOff); and if the sync of the group's file
+    /// fails, `SyncFailed`: whether the commit survives is not known, and the group takes no more
+    /// until it is built again.
+    #[doc(alias = "commitSync")]
     pub fn commit(&mut self) -> Result<()> {
-        self.commit_offset(self.position())
+        self.commit_with(&CommitOptions::new())
+    }
+
+    /// [`commit`](Consumer::commit), with a durability of its own, and metadata.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Consumer::commit); [`TooLarge`](crate::ErrorKind::TooLarge) for metadata of
+    /// more than [`MAX_COMMIT_METADATA`] bytes.
+    pub fn commit_with(&mut self, options: &CommitOptions) -> Result<()> {
+        self.commit_offset_with(self.position(), options)
     }
 
     /// Commits `offset`: the next one to read after a restart.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Consumer::commit); [`ErrorKind::OffsetOutOfRange`].
+    /// As [`commit`](Consumer::commit);
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange).
     pub fn commit_offset(&mut self, offset: Offset) -> Result<()> {
-        if offset > self.reader.position() || offset < self.reader.log_start() {
-            check_offset(offset, self.reader.log_start(), self.reader.end()?)?;
-        }
-        self.reader.check_commit(offset)?;
-        self.group
-            .commit(offset, self.reader.source().host().wall_millis(), None)
+        self.commit_offset_with(offset, &CommitOptions::new())
+    }
+
+    /// [`commit_offset`](Consumer::commit_offset), with a durability of its own, and metadata.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_with`](Consumer::commit_with) and [`commit_offset`](Consumer::commit_offset).
+    pub fn commit_offset_with(&mut self, offset: Offset, options: &CommitOptions) -> Result<()> {
+        self.commits.commit(&self.reader, offset, options)
+    }
+
+    /// Commits `offset`, which may lie below the committed one, and goes on there: what was
+    /// processed since is processed again. A failed record is forgotten: it comes again.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_offset`](Consumer::commit_offset), but for
+    /// [`CommitBehind`](crate::ErrorKind::CommitBehind). Nothing has changed then.
+    pub fn rewind(&mut self, offset: Offset) -> Result<()> {
+        self.commits
+            .put(&self.reader, offset, &CommitOptions::new())?;
+        self.seek_to_committed();
+        Ok(())
     }
 
     /// The committed offset of the group: the next one to read after a restart.
     pub fn committed(&self) -> Offset {
-        self.group.committed()
+        self.commits.committed()
     }
 
-    /// Goes on at `offset`. What is committed stays.
+    /// What was [given](CommitOptions::metadata) with the last commit.
+    pub fn committed_metadata(&self) -> &[u8] {
+        self.commits.metadata()
+    }
+
+    /// Offsets that the group has passed without their records, ever.
+    pub fn losses(&self) -> GroupLosses {
+        self.commits.losses()
+    }
+
+    /// That the group went on elsewhere than at its committed offset, as that was of no use;
+    /// `None` once there was a commit.
+    pub fn reset(&self) -> Option<&Reset> {
+        self.commits.reset.as_ref()
+    }
+
+    /// Goes on at `offset`. What is committed stays. What is skipped thereby is not told as a gap.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::OffsetOutOfRange`], [`ErrorKind::Io`]; the position is as before.
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange), [`Io`](crate::ErrorKind::Io),
+    /// [`Closed`](crate::ErrorKind::Closed); the position is as before.
     pub fn seek(&mut self, offset: Offset) -> Result<()> {
         self.reader.seek(offset)
+    }
+
+    /// Goes on at the first record there is. What is committed stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Consumer::seek).
+    #[doc(alias = "seekToBeginning")]
+    pub fn seek_to_beginning(&mut self) -> Result<()> {
+        self.reader.seek_to(Start::Earliest)
+    }
+
+    /// Goes on behind the last record there is. What is committed stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Consumer::seek).
+    #[doc(alias = "seekToEnd")]
+    pub fn seek_to_end(&mut self) -> Result<()> {
+        self.reader.seek_to(Start::Latest)
+    }
+
+    /// Goes on at the first record that was appended at `time` or later: see
+    /// [`Log::offset_for_timestamp`](crate::Log::offset_for_timestamp). What is committed stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Consumer::seek).
+    #[doc(alias = "offsetsForTimes")]
+    pub fn seek_to_timestamp(&mut self, time: impl Into<Timestamp>) -> Result<()> {
+        self.reader.seek_to(Start::Time(time.into()))
+    }
+
+    /// Goes on at the committed offset, as a consumer that is made anew: what was polled and not
+    /// committed comes again, and so do gaps. A record that [failed](Batch::fail) no longer keeps
+    /// commits from being made.
+    pub fn seek_to_committed(&mut self) {
+        self.reader.return_to(self.commits.committed());
+        self.commits.forget_failure();
     }
 
     /// The offset that the next poll starts at.
@@ -253,25 +279,47 @@ impl Consumer {
         self.reader.position()
     }
 
-    /// How many offsets lie between the position and the end of the log.
+    /// How far the position is behind the end of the log. Looks at the record there, so this takes
+    /// microseconds.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`], [`ErrorKind::Closed`].
-    pub fn lag(&self) -> Result<u64> {
+    /// [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
+    pub fn lag(&self) -> Result<Lag> {
         self.reader.lag()
     }
 
     /// The name of the group.
     pub fn group(&self) -> &str {
-        &self.name
+        self.commits.name()
+    }
+
+    /// Lets go of the group. With [`auto_commit_after`](ConsumerBuilder::auto_commit_after), what
+    /// polls before the last one returned is committed; in the other modes nothing is. Dropping a
+    /// consumer does the same, but can't tell an error.
+    ///
+    /// # Durability
+    ///
+    /// The committed offset is durable when this returns, unless the log
+    /// [does not sync](crate::Fsync::Off).
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Consumer::commit), with [`Durability::Durable`](crate::Durability::Durable).
+    /// The group is let go of all the same.
+    pub fn close(mut self) -> Result<()> {
+        self.commits.close(&self.reader)
+    }
+
+    /// What reads, and what commits: so that a batch may be held while something is committed.
+    pub(crate) fn parts(&mut self) -> (&mut Reader, &mut Commits) {
+        (&mut self.reader, &mut self.commits)
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        // Both slots alike, so that a bit that flips later takes no commit back. If it fails, the
-        // last commit stands in one slot, as it did before.
-        drop(self.group.close(self.sync));
+        // If it fails, the last commit stands in one slot, as it did before.
+        drop(self.commits.close(&self.reader));
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Start, batch::Batch, check_offset};
+use super::{
+    batch::Batch,
+    start::{Start, check_offset},
+};
 use crate::{
     error::{Error, Result},
-    fs::SyncKind,
+    fs::{Host, SyncKind},
+    group::GroupSite,
     handle::LogHandle,
-    log::{Cursor, Limits, ReadOnly, Source, sync_kind},
+    log::{Cursor, GapReason, Lag, Limits, ReadOnly, Source, lag, sync_kind},
     offset::Offset,
 };
 
@@ -32,10 +36,21 @@ pub(crate) fn reader_of_read_only(log: &Arc<ReadOnly>) -> ReaderBuilder {
 }
 
 /// Where group files are.
-pub(crate) struct GroupSite {
+pub(crate) struct GroupPlace {
     pub(crate) dir: PathBuf,
-    pub(crate) log_id: u64,
+    log_id: u64,
     pub(crate) sync: Option<SyncKind>,
+}
+
+impl GroupPlace {
+    pub(crate) fn site<'a>(&'a self, host: &'a dyn Host) -> GroupSite<'a> {
+        GroupSite {
+            host,
+            dir: &self.dir,
+            log_id: self.log_id,
+            sync: self.sync,
+        }
+    }
 }
 
 /// Builds a [`Reader`]; from [`Log::reader`](crate::Log::reader) or
@@ -120,7 +135,10 @@ impl ReaderBuilder {
         }
     }
 
-    pub(crate) fn build_at(self, position: Offset) -> Result<Reader> {
+    /// # Errors
+    ///
+    /// `InvalidOption`.
+    pub(crate) fn check(&self) -> Result<()> {
         for (name, limit) in [
             ("max_poll_records", self.max_poll_records),
             ("max_poll_bytes", self.max_poll_bytes),
@@ -129,9 +147,15 @@ impl ReaderBuilder {
                 return Err(Error::option(name, "must be at least 1"));
             }
         }
+        Ok(())
+    }
+
+    pub(crate) fn build_at(self, position: Offset) -> Result<Reader> {
+        self.check()?;
         let parts = self.parts();
         Ok(Reader {
             cursor: Cursor::new(parts.source, position),
+            from: position,
             origin: parts.origin,
             max_poll_records: self.max_poll_records,
             max_poll_bytes: self.max_poll_bytes,
@@ -145,14 +169,14 @@ impl Parts {
         self.origin.end()
     }
 
-    pub(crate) fn group_site(&self) -> GroupSite {
+    pub(crate) fn group_place(&self) -> GroupPlace {
         match &self.origin {
-            Origin::Live(log) => GroupSite {
+            Origin::Live(log) => GroupPlace {
                 dir: log.site.dir.clone(),
                 log_id: log.site.log_id,
                 sync: log.sync_kind(),
             },
-            Origin::ReadOnly(log) => GroupSite {
+            Origin::ReadOnly(log) => GroupPlace {
                 dir: log.dir.clone(),
                 log_id: log.meta.id,
                 sync: sync_kind(log.config.fsync),
@@ -194,6 +218,8 @@ impl Origin {
 #[derive(Debug)]
 pub struct Reader {
     cursor: Cursor,
+    /// The first offset of the batch that was read last.
+    from: Offset,
     origin: Origin,
     max_poll_records: usize,
     max_poll_bytes: usize,
@@ -211,19 +237,33 @@ impl Reader {
     /// [`SyncFailed`](crate::ErrorKind::SyncFailed) above the durable offset of a log that is
     /// latched; [`Closed`](crate::ErrorKind::Closed). The position is as before.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
+        self.fetch(timeout)?;
+        Ok(self.batch())
+    }
+
+    /// The batch that was read last.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.cursor, self.from)
+    }
+
+    /// Reads the next batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll).
+    pub(crate) fn fetch(&mut self, timeout: Duration) -> Result<()> {
         let source = Arc::clone(self.cursor.source());
         let mut until = None;
         loop {
-            let from = self.cursor.advance(self.limits()?)?;
+            self.from = self.cursor.advance(self.limits()?)?;
             if !self.cursor.spans().is_empty() || !self.cursor.gaps().is_empty() {
-                return Ok(Batch::new(&self.cursor, from));
+                return Ok(());
             }
             let now = source.host().monotonic();
             let until = *until.get_or_insert_with(|| now.saturating_add(timeout));
             if timeout.is_zero() || now >= until {
                 // On a latched log, what is above the durable offset is an error, not an end.
-                source.check_below(self.cursor.position().next())?;
-                return Ok(Batch::new(&self.cursor, from));
+                return source.check_below(self.cursor.position().next());
             }
             if self.durable_only {
                 source.wait_durable(self.cursor.position(), until)?;
@@ -259,18 +299,40 @@ impl Reader {
         Ok(())
     }
 
+    /// Goes on where this is now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`seek`](Self::seek).
+    pub(crate) fn seek_to(&mut self, start: Start) -> Result<()> {
+        let at = start.resolve(self.source(), self.end()?)?;
+        self.cursor.seek(at);
+        Ok(())
+    }
+
+    /// Goes on at an offset that need not be there any more: reading from it tells.
+    pub(crate) fn return_to(&mut self, offset: Offset) {
+        self.cursor.seek(offset);
+    }
+
+    /// Goes on at `to`, and has the next batch tell what lies before it as a gap, for `reason`.
+    pub(crate) fn skip_to(&mut self, to: Offset, reason: GapReason) {
+        self.cursor.skip_to(to, reason);
+    }
+
     /// The offset that the next poll starts at.
     pub fn position(&self) -> Offset {
         self.cursor.position()
     }
 
-    /// How many offsets lie between the position and the end of the log.
+    /// How far the position is behind the end of the log. Looks at the record there, so this takes
+    /// microseconds.
     ///
     /// # Errors
     ///
     /// [`Io`](crate::ErrorKind::Io), [`Closed`](crate::ErrorKind::Closed).
-    pub fn lag(&self) -> Result<u64> {
-        Ok(self.end()?.since(self.position()))
+    pub fn lag(&self) -> Result<Lag> {
+        lag(self.source(), self.position(), self.end()?)
     }
 
     pub(crate) fn end(&self) -> Result<Offset> {
@@ -285,8 +347,16 @@ impl Reader {
         self.cursor.source()
     }
 
-    /// Whether `offset` may be committed: the log is open, and not latched below it.
-    pub(crate) fn check_commit(&self, offset: Offset) -> Result<()> {
-        self.cursor.source().check_below(offset)
+    /// Whether `offset` is one of the log.
+    ///
+    /// # Errors
+    ///
+    /// `OffsetOutOfRange`, `Io`.
+    pub(crate) fn check_within(&self, offset: Offset) -> Result<()> {
+        let start = self.log_start();
+        if offset > self.position() || offset < start {
+            check_offset(offset, start, self.end()?)?;
+        }
+        Ok(())
     }
 }

@@ -96,6 +96,11 @@ pub(crate) fn quarantined(base: Offset, position: u64, copy: u32) -> String {
     format!("{base:0OFFSET_DIGITS$}-at-{position}-{copy}.unproven")
 }
 
+/// The bytes of a group's file that did not verify; `copy` tells several apart.
+pub(crate) fn quarantined_group(name: &str, copy: u32) -> String {
+    format!("{name}{GROUP_SUFFIX}-{copy}.damaged")
+}
+
 /// The note that says where the bytes of such a file are from.
 pub(crate) fn quarantine_note(quarantined: &str) -> String {
     format!("{quarantined}.txt")

@@ -129,7 +129,10 @@
 //!   number of known damaged ranges u16, each range from u64, to u64; then, if bit 2 is set, the
 //!   generation of the snapshot u64, and the offset u64 from which on a frame of a named producer
 //!   may be missing in it.
-//! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, committed offset u64, time u64 ms.
+//! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, of the group u64, committed offset u64,
+//!   time u64 ms, the offset u64 below which losses are counted, records lost to retention,
+//!   drop-oldest, damage, lost tails and offset resets u64 each; the rest is the metadata of the
+//!   commit, at most 400 bytes. So what is in use of a slot is in one sector of 512 bytes.
 //!
 //! # How far named producers have come
 //!

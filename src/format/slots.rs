@@ -15,7 +15,9 @@ pub(crate) const FILE_LEN: usize = 2 * SLOT_LEN;
 const MAGIC_LEN: usize = 8;
 /// Magic and checksum, which the checksum does not cover.
 const UNCOVERED: usize = MAGIC_LEN + 4;
-const HEADER_LEN: usize = UNCOVERED + 2 + 2 + 8 + 4;
+pub(crate) const HEADER_LEN: usize = UNCOVERED + 2 + 2 + 8 + 4;
+/// What a device writes as a whole or not at all.
+pub(crate) const SECTOR: usize = 512;
 /// Longest payload.
 pub(crate) const PAYLOAD_MAX: usize = SLOT_LEN - HEADER_LEN;
 

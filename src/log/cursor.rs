@@ -95,6 +95,8 @@ pub(crate) struct Cursor {
     unpacked: Unpacked,
     spans: Vec<Span>,
     gaps: Vec<Gap>,
+    /// Gaps that the next reading tells first.
+    untold: Vec<Gap>,
 }
 
 /// Why reading a segment stopped.
@@ -128,6 +130,7 @@ impl Cursor {
             unpacked: Unpacked::default(),
             spans: Vec::new(),
             gaps: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -142,9 +145,23 @@ impl Cursor {
 
     /// Goes on at `offset`.
     pub(crate) fn seek(&mut self, offset: Offset) {
+        self.untold.clear();
+        self.go_to(offset);
+    }
+
+    fn go_to(&mut self, offset: Offset) {
         self.position = offset;
         self.place = None;
         self.clear();
+    }
+
+    /// Goes on at `to`; the next reading tells what lies before it as a gap.
+    pub(crate) fn skip_to(&mut self, to: Offset, reason: GapReason) {
+        let from = self.position;
+        if from < to {
+            self.untold.push(Gap { from, to, reason });
+            self.go_to(to);
+        }
     }
 
     /// Drops what was read.
@@ -208,7 +225,11 @@ impl Cursor {
     pub(crate) fn advance(&mut self, limits: Limits) -> Result<Offset> {
         let start = self.position;
         // A gap that was met before the error is met again: nobody was told of it.
-        self.read_on(limits).inspect_err(|_| self.seek(start))
+        let from = self.read_on(limits).inspect_err(|_| self.go_to(start))?;
+        if !self.untold.is_empty() {
+            self.gaps.splice(0..0, self.untold.drain(..));
+        }
+        Ok(from)
     }
 
     fn read_on(&mut self, limits: Limits) -> Result<Offset> {

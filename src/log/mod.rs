@@ -25,6 +25,7 @@ mod checkpointer;
 mod cursor;
 mod directory;
 mod gather;
+mod lag;
 mod maintenance;
 mod open;
 mod place;
@@ -44,6 +45,8 @@ mod unpacked;
 mod verify;
 
 pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
+pub use lag::Lag;
+pub(crate) use lag::lag;
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;

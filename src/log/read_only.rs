@@ -16,6 +16,7 @@ use super::{
     report::Gap,
     segments::{Spot, load_index, segment_path},
     source::Source,
+    sync::sync_kind,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -29,6 +30,7 @@ use crate::{
     offset::Offset,
     options::Config,
     segment::{End, FRAMES_START, FileBytes, Found, Scanner, View},
+    slot_file,
 };
 
 /// Waits between looks at a log without news: doubled from the shortest to the longest.
@@ -280,6 +282,46 @@ impl Source for ReadOnly {
 
     fn check_below(&self, _below: Offset) -> Result<()> {
         Ok(())
+    }
+
+    /// The writer's own syncs may be long in coming, so the files are synced from here.
+    fn make_durable(&self, below: Offset) -> Result<()> {
+        let kind = sync_kind(self.config.fsync).ok_or(ErrorKind::DurabilityOff)?;
+        let durable = self.durable()?;
+        if below <= durable {
+            return Ok(());
+        }
+        let bases = self.list_segments()?;
+        let first = bases.partition_point(|&base| base <= durable);
+        for &base in bases.iter().skip(first.saturating_sub(1)) {
+            if base >= below {
+                break;
+            }
+            let path = segment_path(&self.dir, base);
+            let file = self
+                .host
+                .open(&path, Access::Read)
+                .map_err(|error| Error::io("open", &path, error))?;
+            file.sync(kind)
+                .map_err(|error| slot_file::sync_failed(&path, error))?;
+        }
+        slot_file::sync_dir(&*self.host, &self.dir)
+    }
+
+    fn frames_end(&self, base: Offset) -> Result<Option<u64>> {
+        let state = self.state.lock();
+        if state.end.segment == base {
+            return Ok(Some(state.end.position));
+        }
+        drop(state);
+        let path = segment_path(&self.dir, base);
+        match self.host.open(&path, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            opened => opened
+                .and_then(|file| file.len())
+                .map(Some)
+                .map_err(|error| Error::io("open", &path, error)),
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub enum GapReason {
     /// the reservation, so that none is used twice: at most this many records were lost, maybe
     /// none.
     LostTail,
+    /// They are in the log, and the group skipped them: its committed offset was of no use, and it
+    /// goes on [behind the last record](crate::OffsetReset::Latest).
+    OffsetReset,
 }
 
 impl fmt::Display for GapReason {
@@ -41,6 +44,7 @@ impl fmt::Display for GapReason {
             Self::DropOldest => "drop_oldest",
             Self::Damage => "damage",
             Self::LostTail => "lost_tail",
+            Self::OffsetReset => "offset_reset",
         })
     }
 }

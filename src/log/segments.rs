@@ -423,6 +423,16 @@ impl Segments {
         self.table.read().keys().copied().collect()
     }
 
+    /// Where the frames of the segment at `base` end by now.
+    pub(crate) fn frames_end(&self, base: Offset) -> Option<u64> {
+        let segment = self.table.read().get(&base).cloned()?;
+        let state = segment.state.lock();
+        let end = state
+            .frames_end
+            .or_else(|| Some(state.view.as_ref()?.published()));
+        end.map(|end| end as u64)
+    }
+
     /// The last segment.
     pub(crate) fn last(&self) -> Option<Arc<Segment>> {
         self.table.read().values().next_back().cloned()

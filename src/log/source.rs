@@ -57,6 +57,19 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     ///
     /// `SyncFailed` if the log is latched and they are not all durable.
     fn check_below(&self, below: Offset) -> Result<()>;
+    /// Makes the records below `below` durable.
+    ///
+    /// # Errors
+    ///
+    /// `DurabilityOff`, `SyncFailed`, `Io`.
+    fn make_durable(&self, below: Offset) -> Result<()>;
+    /// Where the frames of the segment at `base` end, as of now: its position in the file, or a
+    /// little more. `None` if there is no such segment.
+    ///
+    /// # Errors
+    ///
+    /// `Io`.
+    fn frames_end(&self, base: Offset) -> Result<Option<u64>>;
 }
 
 impl Source for Shared {
@@ -113,5 +126,13 @@ impl Source for Shared {
         } else {
             Ok(())
         }
+    }
+
+    fn make_durable(&self, below: Offset) -> Result<()> {
+        self.sync_until(below)
+    }
+
+    fn frames_end(&self, base: Offset) -> Result<Option<u64>> {
+        Ok(self.segments.frames_end(base))
     }
 }

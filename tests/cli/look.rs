@@ -147,8 +147,18 @@ fn a_group_that_cannot_be_read_is_told_and_is_damage() {
     place.run("inspect", []).done();
     place.run("verify", []).code(3);
     place
-        .run("consume", ["--group", "g"])
+        .run("consume", ["--group", "g", "--no-commit"])
         .failed(1, "checksum mismatch");
+    let again = place.run("consume", ["--group", "g", "--from", "latest"]);
+    assert_eq!(again.stdout, b"one\n");
+    assert!(
+        again.stderr.contains("checksum mismatch"),
+        "{}",
+        again.stderr
+    );
+    assert!(again.stderr.contains("it goes on at 0"), "{}", again.stderr);
+    let group = place.group("g").unwrap();
+    assert_eq!(group["committed"], 1, "it is whole again");
 }
 
 #[test]

@@ -372,10 +372,28 @@ pub fn checkpoint(payload: &[u8]) -> Checkpoint {
     }
 }
 
-/// Id of the log, committed offset and time of a group.
-pub fn group(payload: &[u8]) -> [u64; 3] {
+/// What a group's file holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Group {
+    pub log_id: u64,
+    pub id: u64,
+    pub committed: u64,
+    pub time: u64,
+    pub counted: u64,
+    /// To retention, drop-oldest, damage, lost tails and offset resets.
+    pub lost: [u64; 5],
+    pub metadata: Vec<u8>,
+}
+
+pub fn group(payload: &[u8]) -> Group {
     let mut take = Take(payload);
-    let numbers = std::array::from_fn(|_| take.number(8));
-    assert!(take.0.is_empty());
-    numbers
+    Group {
+        log_id: take.number(8),
+        id: take.number(8),
+        committed: take.number(8),
+        time: take.number(8),
+        counted: take.number(8),
+        lost: std::array::from_fn(|_| take.number(8)),
+        metadata: take.0.to_vec(),
+    }
 }

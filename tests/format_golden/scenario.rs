@@ -12,7 +12,7 @@ use std::{
 };
 
 use duralog::{
-    Acks, FlushPolicy, Fsync, Log, LogOptions, Record, Timestamp, WriteMode,
+    Acks, CommitOptions, FlushPolicy, Fsync, Log, LogOptions, Record, Timestamp, WriteMode,
     testing::{
         self, Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, Parker, RealHost,
         Threads,
@@ -26,6 +26,8 @@ pub const EPOCH: u64 = 1_700_000_000_000;
 /// The group, and what it has committed.
 pub const GROUP: &str = "billing";
 pub const COMMITTED: u64 = 7;
+/// What was said with the commit.
+pub const METADATA: &[u8] = b"batch 3";
 /// Where the log ended when the machine went down, and where it goes on.
 pub const LOST_TAIL: [u64; 2] = [9, 1 << 20];
 
@@ -175,7 +177,10 @@ pub fn make_log(scratch: &Path, dir: &Path) {
     }
     let mut consumer = log.consumer(GROUP).build().unwrap();
     consumer.poll(Duration::ZERO).unwrap();
-    consumer.commit_offset(COMMITTED.into()).unwrap();
+    let with = CommitOptions::new().metadata(METADATA);
+    consumer
+        .commit_offset_with(COMMITTED.into(), &with)
+        .unwrap();
     drop(consumer);
     copy_dir(scratch, dir);
     log.close().unwrap();

@@ -204,7 +204,7 @@ fn a_group_goes_on_at_its_commit_and_sees_again_what_it_did_not_commit() {
             (consumer.committed(), consumer.position()),
             (Offset::new(4), Offset::new(8))
         );
-        assert_eq!(consumer.lag().unwrap(), 2);
+        assert_eq!(consumer.lag().unwrap().records, 2);
         drop(consumer);
         log.close().unwrap();
 

@@ -9,12 +9,13 @@ use std::{
 
 use clap::ValueEnum;
 use duralog::{
-    Batch, Consumer, Gap, Log, Offset, ReadOnlyLog, Reader, RecordRef, Start, Timestamp,
+    Batch, Consumer, Gap, Log, Offset, ReadOnlyLog, Reader, RecordRef, Reset, ResetReason, Start,
+    Timestamp,
 };
 
 use crate::{
     Outcome,
-    failure::Failure,
+    failure::{Failure, chain},
     json,
     output::{note, results},
 };
@@ -133,7 +134,11 @@ impl Args {
             .start(start)
             .max_poll_records(records)
             .durable_only(self.durable_only);
-        Ok(Source::Group(builder.build()?))
+        let consumer = builder.build()?;
+        if let Some(reset) = consumer.reset() {
+            tell_reset(consumer.group(), reset);
+        }
+        Ok(Source::Group(consumer))
     }
 
     /// The committed offset of the group, if there is the group; says so if `--from` is in vain.
@@ -142,7 +147,11 @@ impl Args {
         let Some(found) = groups.into_iter().find(|group| group.name == self.group) else {
             return Ok(None);
         };
-        let committed = found.committed?;
+        let committed = match found.committed {
+            // Whoever holds it starts it anew, and says so.
+            Err(error) if error.is_corruption() && !self.no_commit => return Ok(None),
+            committed => committed?,
+        };
         if self.from.is_some() {
             let group = &self.group;
             note(format_args!(
@@ -150,6 +159,20 @@ impl Args {
             ));
         }
         Ok(Some(committed))
+    }
+}
+
+/// A group goes on elsewhere than at its commit.
+fn tell_reset(group: &str, Reset { reason, to, .. }: &Reset) {
+    match reason {
+        ResetReason::AheadOfEnd { committed } => note(format_args!(
+            "group {group} had committed {committed}, beyond the end of the log; it goes on at {to}"
+        )),
+        ResetReason::Damaged { error } => note(format_args!(
+            "what group {group} had committed is damaged ({}); it goes on at {to}",
+            chain(error)
+        )),
+        _ => note(format_args!("group {group} goes on at {to}: {reason:?}")),
     }
 }
 
