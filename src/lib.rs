@@ -105,8 +105,8 @@ pub mod testing;
 
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
 pub use consumer::{
-    Batch, CommitOptions, Consumer, ConsumerBuilder, FrameInfo, Iter, MAX_COMMIT_METADATA,
-    OffsetReset, Reader, ReaderBuilder, Reset, ResetReason, Start,
+    Batch, CommitOptions, CommitReceipt, Consumer, ConsumerBuilder, FrameInfo, Iter,
+    MAX_COMMIT_METADATA, OffsetReset, Reader, ReaderBuilder, Reset, ResetReason, Start,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;

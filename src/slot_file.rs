@@ -40,7 +40,8 @@ pub(crate) struct SlotContent {
     /// A slot that is damaged, so that the other one stood in: where, and what is wrong.
     pub(crate) fallback: Option<(u64, DecodeError)>,
     slot: Slot,
-    generation: u64,
+    /// Counts the states that the file has had.
+    pub(crate) generation: u64,
 }
 
 /// Reads the newest state.
@@ -180,6 +181,35 @@ impl SlotFile {
             payload: content.payload.clone(),
         };
         Ok((this, content))
+    }
+
+    /// The file, to be synced by others too.
+    pub(crate) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The newest state.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The generation of the newest state.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Somebody else has synced the file since the newest state was written.
+    pub(crate) fn note_synced(&mut self) {
+        self.synced = true;
+    }
+
+    /// What is written next has a generation above this one.
+    pub(crate) fn raise_generation(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation);
     }
 
     /// Writes a new state, and syncs it if told how.

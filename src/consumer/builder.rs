@@ -156,10 +156,13 @@ impl ConsumerBuilder {
             durability: self.durability,
             reset,
         };
-        let commits = Commits::new(parts.source.clone(), group, terms);
+        let reader = self.reader.build_at(position)?;
+        if let Some(log) = reader.live() {
+            log.commits.join(group.shared());
+        }
         Ok(Consumer {
-            reader: self.reader.build_at(position)?,
-            commits,
+            reader,
+            commits: Commits::new(parts.source, group, terms),
             offset_reset: self.offset_reset,
         })
     }

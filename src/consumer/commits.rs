@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ledger::Ledger, reader::Reader, start::Reset};
+use super::{ledger::Ledger, reader::Reader, receipt::CommitReceipt, start::Reset};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::group::{GroupLosses, METADATA_MAX},
@@ -210,16 +210,21 @@ impl Commits {
         offset: Offset,
         options: &CommitOptions,
     ) -> Result<()> {
-        // A committed offset beyond the end of the log is no measure.
-        if offset < self.committed() && self.reset.is_none() {
-            return Err(ErrorKind::CommitBehind {
-                group: self.name.clone(),
-                requested: offset,
-                committed: self.committed(),
-            }
-            .into());
-        }
+        self.check_forward(offset)?;
         self.put(reader, offset, options)
+    }
+
+    fn check_forward(&self, offset: Offset) -> Result<()> {
+        // A committed offset beyond the end of the log is no measure.
+        if offset >= self.committed() || self.reset.is_some() {
+            return Ok(());
+        }
+        Err(ErrorKind::CommitBehind {
+            group: self.name.clone(),
+            requested: offset,
+            committed: self.committed(),
+        }
+        .into())
     }
 
     /// Commits `offset`, also below the committed one.
@@ -234,14 +239,78 @@ impl Commits {
         options: &CommitOptions,
     ) -> Result<()> {
         self.check(reader, offset, options)?;
-        let sync = match options.durability.unwrap_or(self.durability) {
-            Durability::Written => None,
-            Durability::Durable => Some(self.sync.ok_or(ErrorKind::DurabilityOff)?),
-        };
-        if sync.is_some() {
-            // A group must not be ahead of its log after a power cut.
-            self.source.make_durable(offset)?;
+        match self.sync_of(options)? {
+            None => self.write(offset, options, None),
+            Some(kind) => {
+                // A group must not be ahead of its log after a power cut.
+                self.source.make_durable(offset)?;
+                self.write_durably(reader, offset, options, kind)
+            }
         }
+    }
+
+    /// Commits `offset`, and returns before that is durable, if it is to be.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Consumer::commit_offset_async`](crate::Consumer::commit_offset_async).
+    pub(super) fn commit_async(
+        &mut self,
+        reader: &Reader,
+        offset: Offset,
+        options: &CommitOptions,
+    ) -> Result<CommitReceipt> {
+        match (self.sync_of(options)?, reader.live()) {
+            (Some(_), Some(log)) => {
+                self.check_forward(offset)?;
+                self.check(reader, offset, options)?;
+                self.write(offset, options, None)?;
+                let pending = self.group.pending();
+                log.submit_commit(&pending);
+                Ok(CommitReceipt::pending(log, pending))
+            }
+            _ => {
+                self.commit(reader, offset, options)?;
+                Ok(CommitReceipt::done())
+            }
+        }
+    }
+
+    /// How a commit is synced; `None` if it is not.
+    fn sync_of(&self, options: &CommitOptions) -> Result<Option<SyncKind>> {
+        match options.durability.unwrap_or(self.durability) {
+            Durability::Written => Ok(None),
+            Durability::Durable => Ok(Some(self.sync.ok_or(ErrorKind::DurabilityOff)?)),
+        }
+    }
+
+    /// Together with other groups, if some commit durably right now.
+    fn write_durably(
+        &mut self,
+        reader: &Reader,
+        offset: Offset,
+        options: &CommitOptions,
+        kind: SyncKind,
+    ) -> Result<()> {
+        let Some(log) = reader.live() else {
+            return self.write(offset, options, Some(kind));
+        };
+        let busy = log.commits.enter();
+        if !busy.shares {
+            return self.write(offset, options, Some(kind));
+        }
+        self.write(offset, options, None)?;
+        let pending = self.group.pending();
+        log.submit_commit(&pending);
+        log.wait_for_commit(&pending)
+    }
+
+    fn write(
+        &mut self,
+        offset: Offset,
+        options: &CommitOptions,
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
         let (losses, counted) = self.settle(offset);
         let commit = Commit {
             offset,
@@ -351,7 +420,12 @@ impl Commits {
             None => Ok(()),
         };
         let sync = self.sync.filter(|_| durable.is_ok());
-        left.and(durable).and(self.group.close(sync))
+        let closed = self.group.close(sync);
+        if let Some(log) = reader.live() {
+            let is_durable = sync.is_some() && closed.is_ok();
+            log.commits.leave(self.group.shared(), is_durable);
+        }
+        left.and(durable).and(closed)
     }
 }
 

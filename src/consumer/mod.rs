@@ -7,6 +7,7 @@ mod builder;
 mod commits;
 mod ledger;
 mod reader;
+mod receipt;
 mod start;
 
 pub use batch::{Batch, FrameInfo, Iter};
@@ -14,6 +15,7 @@ pub use builder::ConsumerBuilder;
 pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
 pub(crate) use reader::{GroupPlace, reader_of, reader_of_read_only};
 pub use reader::{Reader, ReaderBuilder};
+pub use receipt::CommitReceipt;
 pub use start::{OffsetReset, Reset, ResetReason, Start};
 
 use builder::out_of_range;
@@ -188,6 +190,36 @@ impl Consumer {
     /// As [`commit_with`](Consumer::commit_with) and [`commit_offset`](Consumer::commit_offset).
     pub fn commit_offset_with(&mut self, offset: Offset, options: &CommitOptions) -> Result<()> {
         self.commits.commit(&self.reader, offset, options)
+    }
+
+    /// [`commit_with`](Consumer::commit_with) that does not wait for the device: a durable commit
+    /// is durable once its [receipt](CommitReceipt) was waited for, or awaited. Until then it is as
+    /// a `Written` one, which takes effect before this returns: so commits take effect in the order
+    /// in which they are made, and an older one never overwrites a newer one. Receipts of many
+    /// groups that are waited for at the same time share a sync.
+    ///
+    /// On a log that was [opened read-only](crate::Log::open_read_only) a durable commit is durable
+    /// when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_with`](Consumer::commit_with).
+    #[doc(alias = "commitAsync")]
+    pub fn commit_async(&mut self, options: &CommitOptions) -> Result<CommitReceipt> {
+        self.commit_offset_async(self.position(), options)
+    }
+
+    /// [`commit_async`](Consumer::commit_async) of `offset`.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_offset_with`](Consumer::commit_offset_with).
+    pub fn commit_offset_async(
+        &mut self,
+        offset: Offset,
+        options: &CommitOptions,
+    ) -> Result<CommitReceipt> {
+        self.commits.commit_async(&self.reader, offset, options)
     }
 
     /// Commits `offset`, which may lie below the committed one, and goes on there: what was

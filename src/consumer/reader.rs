@@ -40,6 +40,8 @@ pub(crate) struct GroupPlace {
     pub(crate) dir: PathBuf,
     log_id: u64,
     pub(crate) sync: Option<SyncKind>,
+    /// The log is open for writing here.
+    is_live: bool,
 }
 
 impl GroupPlace {
@@ -49,6 +51,7 @@ impl GroupPlace {
             dir: &self.dir,
             log_id: self.log_id,
             sync: self.sync,
+            is_settled: self.is_live,
         }
     }
 }
@@ -175,11 +178,13 @@ impl Parts {
                 dir: log.site.dir.clone(),
                 log_id: log.site.log_id,
                 sync: log.sync_kind(),
+                is_live: true,
             },
             Origin::ReadOnly(log) => GroupPlace {
                 dir: log.dir.clone(),
                 log_id: log.meta.id,
                 sync: sync_kind(log.config.fsync),
+                is_live: false,
             },
         }
     }
@@ -341,6 +346,14 @@ impl Reader {
 
     pub(crate) fn log_start(&self) -> Offset {
         self.cursor.source().start()
+    }
+
+    /// The log, if it is open for writing here.
+    pub(super) fn live(&self) -> Option<&Arc<LogHandle>> {
+        match &self.origin {
+            Origin::Live(log) => Some(log),
+            Origin::ReadOnly(_) => None,
+        }
     }
 
     pub(crate) fn source(&self) -> &Arc<dyn Source> {

@@ -15,6 +15,8 @@ pub(crate) const META_NEW: &str = "meta.new";
 pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// The directory of the groups' files.
 pub(crate) const GROUPS: &str = "groups";
+/// Durable commits of many groups, in the directory of the groups.
+pub(crate) const COMMITS: &str = "commits";
 /// The directory of what recovery took out.
 pub(crate) const QUARANTINE: &str = "quarantine";
 

@@ -16,8 +16,11 @@ const FIXED_LEN: usize = 10 * 8;
 /// Longest metadata of a commit, in bytes.
 pub(crate) const METADATA_MAX: usize = 400;
 
+/// Longest content of a group's file.
+pub(crate) const PAYLOAD_MAX: usize = FIXED_LEN + METADATA_MAX;
+
 // A slot in use is one sector, so a commit that is written over a durable one can't tear it.
-const _: () = assert!(HEADER_LEN + FIXED_LEN + METADATA_MAX <= SECTOR);
+const _: () = assert!(HEADER_LEN + PAYLOAD_MAX <= SECTOR);
 
 /// Offsets that a group has passed without their records, by reason: the sum of all
 /// [gaps](crate::Gap) below its committed offset, each offset once, however often it was told.

@@ -134,6 +134,25 @@
 //!   drop-oldest, damage, lost tails and offset resets u64 each; the rest is the metadata of the
 //!   commit, at most 400 bytes. So what is in use of a slot is in one sector of 512 bytes.
 //!
+//! # Durable commits of many groups
+//!
+//! `groups/commits` is there once durable commits were made at the same time: 2048 entries of 512
+//! bytes, written one behind the other, from the start again at the end, so that one sync serves
+//! all of them. The groups' own files are written as well, and synced before an entry is
+//! written over that they do not have yet. So a group has committed what its file says, or what the
+//! entry of its id (that of the group, not of the log) says that has the highest generation, if that
+//! is higher than the one of the file. Opening a log brings the files up to that.
+//!
+//! ```text
+//!  byte 0     4         6        8            16
+//!       +-----+---------+--------+------------+- - - - -
+//!       | crc | version | length | generation | content of the group's file
+//!       +-----+---------+--------+------------+- - - - -
+//!         u32   u16       u16      u64
+//! ```
+//!
+//! `crc` covers bytes 4..16+length, seeded with "dlogCMT\n" as a number at the entry's position.
+//!
 //! # How far named producers have come
 //!
 //! `producers-0` and `producers-1`, written in turn; the valid one of the higher generation counts.
@@ -156,6 +175,7 @@
 pub(crate) mod body;
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
+pub(crate) mod commits;
 pub(crate) mod compressed;
 pub(crate) mod file_name;
 pub(crate) mod frame;

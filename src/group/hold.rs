@@ -1,8 +1,11 @@
 //! A group that is held by its one live consumer, and commits.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{GroupSite, is_blank};
+use super::{GroupSite, Known, is_blank, journal, pending::Pending, shared::GroupShared};
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::{
@@ -19,8 +22,7 @@ use crate::{
 pub(crate) struct GroupFile {
     file: SlotFile,
     state: GroupState,
-    /// A sync of the file failed: what it holds after a power cut is not known.
-    latch: Option<Error>,
+    shared: Arc<GroupShared>,
 }
 
 /// Why a group has no offset to go on from.
@@ -96,7 +98,7 @@ impl GroupFile {
             let file = SlotFile::fill(file, path, KIND, &state.encode(), site.sync)?;
             (file, state)
         } else {
-            match adopt(&file, &path) {
+            match adopt(site, &file, &path) {
                 Ok((mut file, state)) => {
                     if state.log_id != site.log_id {
                         let other_log = DecodeError::Field { field: "log id" };
@@ -117,10 +119,11 @@ impl GroupFile {
             }
         };
         site.sync_names()?;
+        let shared = GroupShared::new(state.id, &file, state.committed);
         Ok(Self {
             file,
             state,
-            latch: None,
+            shared,
         })
     }
 
@@ -135,9 +138,6 @@ impl GroupFile {
     ///
     /// `Io`, `StorageFull`: the commit is as before. `SyncFailed`.
     pub(crate) fn commit(&mut self, commit: &Commit<'_>, sync: Option<SyncKind>) -> Result<()> {
-        if let Some(latched) = &self.latch {
-            return Err(latched.clone());
-        }
         let state = GroupState {
             log_id: self.state.log_id,
             id: self.state.id,
@@ -147,13 +147,9 @@ impl GroupFile {
             losses: commit.losses,
             metadata: commit.metadata.to_vec(),
         };
-        let written = self.file.write(&state.encode(), sync);
-        if let Err(error) = &written
-            && error.is_latched()
-        {
-            self.latch = Some(error.clone());
-        }
-        written?;
+        let payload = state.encode();
+        self.shared
+            .write(&mut self.file, &payload, commit.offset, sync)?;
         self.state = state;
         Ok(())
     }
@@ -164,17 +160,38 @@ impl GroupFile {
     ///
     /// As [`commit`](Self::commit).
     pub(crate) fn close(&mut self, sync: Option<SyncKind>) -> Result<()> {
-        match &self.latch {
-            Some(latched) => Err(latched.clone()),
-            None => self.file.write_both(&self.state.encode(), sync),
-        }
+        let payload = self.state.encode();
+        self.shared.write_both(&mut self.file, &payload, sync)
+    }
+
+    /// The group, for those who sync on its behalf.
+    pub(crate) fn shared(&self) -> &Arc<GroupShared> {
+        &self.shared
+    }
+
+    /// The last commit, to be made durable by others.
+    pub(crate) fn pending(&self) -> Arc<Pending> {
+        Pending::new(
+            Arc::clone(&self.shared),
+            self.file.generation(),
+            self.file.payload().to_vec(),
+            self.state.committed,
+        )
     }
 }
 
-fn adopt(file: &std::sync::Arc<dyn File>, path: &Path) -> Result<(SlotFile, GroupState)> {
-    let (file, content) = SlotFile::adopt(std::sync::Arc::clone(file), path.to_path_buf(), KIND)?;
-    let state =
-        GroupState::decode(&content.payload).map_err(|error| Error::decode(path, 0, error))?;
+fn adopt(
+    site: &GroupSite<'_>,
+    file: &Arc<dyn File>,
+    path: &Path,
+) -> Result<(SlotFile, GroupState)> {
+    let known = if site.is_settled {
+        Known::new()
+    } else {
+        journal::read(site.host, site.dir)?
+    };
+    let (mut file, _) = SlotFile::adopt(Arc::clone(file), path.to_path_buf(), KIND)?;
+    let state = journal::bring_up(&mut file, &known, site.sync)?;
     Ok((file, state))
 }
 
@@ -194,11 +211,7 @@ fn keep_damaged(site: &GroupSite<'_>, file: &dyn File, path: &Path, name: &str) 
 }
 
 /// A new file in the quarantine, under a name that is not taken.
-fn new_copy(
-    host: &dyn Host,
-    dir: &Path,
-    name: &str,
-) -> Result<(std::sync::Arc<dyn File>, PathBuf)> {
+fn new_copy(host: &dyn Host, dir: &Path, name: &str) -> Result<(Arc<dyn File>, PathBuf)> {
     let mut copy = 0;
     loop {
         let target = dir.join(file_name::quarantined_group(name, copy));

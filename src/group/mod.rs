@@ -3,8 +3,15 @@
 use std::path::{Path, PathBuf};
 
 mod hold;
+mod journal;
+mod pending;
+mod shared;
 
 pub(crate) use hold::{Beginning, Commit, GroupFile};
+pub(crate) use journal::{Journal, settle};
+pub(crate) use pending::Pending;
+
+use journal::Known;
 
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
@@ -25,6 +32,8 @@ pub(crate) struct GroupSite<'a> {
     pub(crate) log_id: u64,
     /// How the log syncs; `None` if it does not.
     pub(crate) sync: Option<SyncKind>,
+    /// Groups' files have all that there is: [`settle`] was called since the machine was started.
+    pub(crate) is_settled: bool,
 }
 
 impl GroupSite<'_> {
@@ -68,6 +77,7 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list", &groups, error)),
     };
+    let known = journal::read(host, dir)?;
     let mut found = Vec::new();
     for entry in entries {
         let Some(name) = entry.name.to_str().and_then(file_name::parse_group) else {
@@ -77,7 +87,7 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
         if entry.kind == EntryKind::Link {
             return Err(ErrorKind::SymbolicLink { path }.into());
         }
-        found.extend(look(host, name, path));
+        found.extend(look(host, name, path, &known));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
@@ -91,17 +101,17 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
 pub(crate) fn find(host: &dyn Host, dir: &Path, name: &str) -> Result<Option<FoundGroup>> {
     file_name::check_name(name)?;
     let path = dir.join(file_name::GROUPS).join(file_name::group(name));
-    Ok(look(host, name, path))
+    Ok(look(host, name, path, &journal::read(host, dir)?))
 }
 
 /// The group whose file is at `path`; `None` if it is not there, or if its making was interrupted
 /// before it had a commit: then it is none yet.
-fn look(host: &dyn Host, name: &str, path: PathBuf) -> Option<FoundGroup> {
+fn look(host: &dyn Host, name: &str, path: PathBuf, known: &Known) -> Option<FoundGroup> {
     let read = match host.open(&path, Access::Read) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => Err(Error::io("open", &path, error)),
         Ok(file) if is_blank(&*file, &path).unwrap_or(false) => return None,
-        Ok(file) => read(&*file, &path),
+        Ok(file) => read(&*file, &path, known),
     };
     let (state, fallback) = match read {
         Ok((state, fallback)) => (Ok(state), fallback),
@@ -115,10 +125,19 @@ fn look(host: &dyn Host, name: &str, path: PathBuf) -> Option<FoundGroup> {
     })
 }
 
-fn read(file: &dyn File, path: &Path) -> Result<(GroupState, Option<(u64, DecodeError)>)> {
+fn read(
+    file: &dyn File,
+    path: &Path,
+    known: &Known,
+) -> Result<(GroupState, Option<(u64, DecodeError)>)> {
     let content = slot_file::read(file, path, KIND)?;
     let state = GroupState::decode(&content.payload).map_err(|e| Error::decode(path, 0, e))?;
-    Ok((state, content.fallback))
+    match known.get(&state.id) {
+        Some((generation, newer)) if *generation > content.generation => {
+            Ok((newer.clone(), content.fallback))
+        }
+        _ => Ok((state, content.fallback)),
+    }
 }
 
 /// Whether a file was never filled: new, or its making was interrupted.

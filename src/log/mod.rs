@@ -5,7 +5,8 @@
 //! 1. the paces of the maintenance (each step's own); what is stored of producers,
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
-//! 4. the checkpoint; the waiters for durability; the durable mark,
+//! 4. the checkpoint; the waiters for durability; the durable mark; the journal of commits, and the
+//!    queue before it (nothing else is taken while one of these two is held),
 //! 5. the queues of the maintenance threads, which serve other logs too.
 //!
 //! Nobody waits for the device while holding `append`. Readers take it only to register before
@@ -22,6 +23,7 @@ use std::{
 mod ahead;
 mod append;
 mod checkpointer;
+mod commits;
 mod cursor;
 mod directory;
 mod gather;
@@ -58,6 +60,7 @@ pub use verify::{SegmentInfo, VerifyReport};
 use crate::{
     error::{Error, ErrorKind, Result},
     fs::{Directory, File, Host, Mutex},
+    group::Journal,
     offset::Offset,
     options::{Config, ReadMode},
 };
@@ -91,6 +94,8 @@ pub(crate) struct Shared {
     syncer: sync::Syncer,
     checkpoint: checkpointer::Checkpointer,
     snapshots: snapshots::Snapshots,
+    /// Durable commits of groups.
+    pub(crate) commits: Journal,
     /// The segment to be rolled to next.
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
@@ -148,6 +153,7 @@ impl Shared {
         let end = self.append.lock().next;
         self.maintenance.stop();
         let result = self.make_clean(end);
+        self.settle_commits();
         self.wake_readers();
         self.wake_all_waiters();
         *self.lock.lock() = None;

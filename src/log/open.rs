@@ -32,7 +32,7 @@ use crate::{
         segment::Footer,
     },
     fs::{Access, File, Host, Mutex, SyncKind},
-    group,
+    group::{self, GroupSite, Journal},
     offset::Offset,
     options::{Config, LogOptions, OnDamage, ReadMode, WriteMode},
     segment::SegmentWriter,
@@ -188,6 +188,13 @@ impl Opening {
             refuse_damage(&report.damage)?;
         }
         self.remove_prepared(listing)?;
+        group::settle(&GroupSite {
+            host: &*self.site.host,
+            dir: &self.site.dir,
+            log_id: self.site.log_id,
+            sync: self.sync,
+            is_settled: false,
+        })?;
         let groups_ahead = self.groups_ahead(plan.end)?;
         let dense = clean
             || (report.same_boot
@@ -439,6 +446,11 @@ impl Opening {
             syncer: Syncer::new(mark),
             checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
             snapshots: snapshots::Snapshots::default(),
+            commits: Journal::new(
+                Arc::clone(&self.site.host),
+                &self.site.dir,
+                sync_kind(self.site.config.fsync),
+            ),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
             recovery: report,

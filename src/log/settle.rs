@@ -29,6 +29,8 @@ impl Shared {
     pub(crate) fn step_settle(&self) -> Option<Duration> {
         let now = self.site.host.monotonic();
         let mut pace = self.maintenance.settle_pace.lock();
+        // Also if the log is latched: then they fail.
+        self.settle_commits();
         if self.latch.is_set() {
             return None;
         }

@@ -4,3 +4,4 @@ mod commits;
 mod groups;
 mod modes;
 mod positions;
+mod shared_commits;

@@ -1,0 +1,136 @@
+//! What a group's consumer shares with those who sync on its behalf.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use crate::{
+    error::{Error, Result},
+    fs::{File, Mutex, SyncKind},
+    offset::Offset,
+    slot_file::{SlotFile, sync_failed},
+};
+
+/// A group's file, to be synced from any thread.
+///
+/// Nothing is written to it meanwhile: a slot that is written over while it is on its way to the
+/// device may arrive torn, and then what the sync was to make durable is gone.
+#[derive(Debug)]
+pub(crate) struct GroupShared {
+    /// The group's id, not the log's.
+    pub(super) id: u64,
+    file: Arc<dyn File>,
+    path: PathBuf,
+    latch: OnceLock<Error>,
+    reached: Mutex<Reached>,
+}
+
+/// How far commits have come: their generation, and the offset.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    written: (u64, Offset),
+    synced: (u64, Offset),
+}
+
+impl GroupShared {
+    /// Of a file whose newest state is durable.
+    pub(super) fn new(id: u64, file: &SlotFile, committed: Offset) -> Arc<Self> {
+        let reached = (file.generation(), committed);
+        Arc::new(Self {
+            id,
+            file: Arc::clone(file.file()),
+            path: file.path().to_path_buf(),
+            latch: OnceLock::new(),
+            reached: Mutex::new(Reached {
+                written: reached,
+                synced: reached,
+            }),
+        })
+    }
+
+    /// A sync failed: the group takes no more commits until it is held again.
+    pub(super) fn latch(&self, error: &Error) {
+        self.latch.get_or_init(|| error.clone());
+    }
+
+    /// # Errors
+    ///
+    /// `SyncFailed` once a sync has failed.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.latch.get() {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Writes a commit to the group's file.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`: the commit is as before. `SyncFailed`: the group is latched.
+    pub(super) fn write(
+        &self,
+        file: &mut SlotFile,
+        payload: &[u8],
+        committed: Offset,
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let mut reached = self.reached.lock();
+        self.check()?;
+        if reached.synced.0 >= file.generation() {
+            // By somebody else: the slot must not be written over.
+            file.note_synced();
+        }
+        let written = file.write(payload, sync);
+        if let Err(error) = &written
+            && error.is_latched()
+        {
+            self.latch(error);
+        }
+        written?;
+        reached.written = (file.generation(), committed);
+        if sync.is_some() {
+            reached.synced = reached.written;
+        }
+        Ok(())
+    }
+
+    /// Writes both slots alike.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub(super) fn write_both(
+        &self,
+        file: &mut SlotFile,
+        payload: &[u8],
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let reached = self.reached.lock();
+        self.check()?;
+        if reached.synced.0 >= file.generation() {
+            file.note_synced();
+        }
+        file.write_both(payload, sync)
+    }
+
+    /// Syncs the group's file; returns the committed offset, which is durable then.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`: the group is latched.
+    pub(super) fn sync(&self, kind: SyncKind) -> Result<Offset> {
+        let mut reached = self.reached.lock();
+        self.check()?;
+        if reached.synced.0 < reached.written.0 {
+            self.file.sync(kind).map_err(|error| {
+                let error = sync_failed(&self.path, error);
+                self.latch(&error);
+                error
+            })?;
+            reached.synced = reached.written;
+        }
+        Ok(reached.synced.1)
+    }
+}
