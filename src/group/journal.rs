@@ -78,9 +78,9 @@ impl Drop for Busy<'_> {
 }
 
 impl Journal {
-    pub(crate) fn new(host: Arc<dyn Host>, dir: &Path, sync: Option<SyncKind>) -> Self {
+    pub(crate) fn new(host: &Arc<dyn Host>, dir: &Path, sync: Option<SyncKind>) -> Self {
         Self {
-            host,
+            host: Arc::clone(host),
             groups: dir.join(file_name::GROUPS),
             sync,
             queue: Queue::default(),

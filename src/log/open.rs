@@ -188,14 +188,7 @@ impl Opening {
             refuse_damage(&report.damage)?;
         }
         self.remove_prepared(listing)?;
-        group::settle(&GroupSite {
-            host: &*self.site.host,
-            dir: &self.site.dir,
-            log_id: self.site.log_id,
-            sync: self.sync,
-            is_settled: false,
-        })?;
-        let groups_ahead = self.groups_ahead(plan.end)?;
+        let groups_ahead = self.settle_groups(plan.end)?;
         let dense = clean
             || (report.same_boot
                 && !checkpoint.unproven
@@ -242,8 +235,16 @@ impl Opening {
         self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)
     }
 
-    /// Groups that have committed more than survived.
-    fn groups_ahead(&self, end: Offset) -> Result<Vec<(String, Offset)>> {
+    /// Puts durable commits that stand in the journal into the groups' files; returns the groups
+    /// that have committed more than survived.
+    fn settle_groups(&self, end: Offset) -> Result<Vec<(String, Offset)>> {
+        group::settle(&GroupSite {
+            host: &*self.site.host,
+            dir: &self.site.dir,
+            log_id: self.site.log_id,
+            sync: self.sync,
+            is_settled: false,
+        })?;
         Ok(group::list(&*self.site.host, &self.site.dir)?
             .into_iter()
             .filter_map(|group| Some((group.name, group.state.ok()?.committed)))
@@ -446,11 +447,7 @@ impl Opening {
             syncer: Syncer::new(mark),
             checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
             snapshots: snapshots::Snapshots::default(),
-            commits: Journal::new(
-                Arc::clone(&self.site.host),
-                &self.site.dir,
-                sync_kind(self.site.config.fsync),
-            ),
+            commits: Journal::new(&self.site.host, &self.site.dir, self.sync),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
             recovery: report,
