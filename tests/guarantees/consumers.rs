@@ -2,6 +2,7 @@
 
 mod commits;
 mod groups;
+mod kills;
 mod modes;
 mod positions;
 mod shared_commits;
