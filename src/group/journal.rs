@@ -10,6 +10,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -233,10 +234,7 @@ impl Journal {
         let io = |error| Error::io("make", &path, error);
         let file = self.host.open(&path, Access::Create).map_err(io)?;
         if file.len().map_err(io)? < FILE_LEN as u64 {
-            // Page by page: large writes would have each sync write much of the file back.
-            for position in (0..FILE_LEN).step_by(PAGE) {
-                fs::write_full(&*file, &[0; PAGE], position as u64).map_err(io)?;
-            }
+            allocate(&*file).map_err(io)?;
         }
         file.sync(kind)
             .map_err(|error| slot_file::sync_failed(&path, error))?;
@@ -260,7 +258,19 @@ impl Journal {
     }
 }
 
-const PAGE: usize = 4096;
+/// Makes the room, so that commits find it on a full disk.
+fn allocate(file: &dyn File) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    match file.allocate(0, FILE_LEN as u64) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            // Page by page: large writes would have each sync write much of the file back.
+            (0..FILE_LEN)
+                .step_by(PAGE)
+                .try_for_each(|position| fs::write_full(file, &[0; PAGE], position as u64))
+        }
+        allocated => allocated,
+    }
+}
 
 /// Leadership; given up when dropped, so that a panic leaves nobody waiting.
 struct Leader<'a> {
@@ -294,7 +304,7 @@ impl Ring {
         Ok(())
     }
 
-    fn put(&mut self, file: &dyn File, pending: &Pending) -> std::io::Result<()> {
+    fn put(&mut self, file: &dyn File, pending: &Pending) -> io::Result<()> {
         let bytes = commits::encode(self.next, pending.generation, &pending.payload);
         fs::write_full(file, &bytes, (self.next * ENTRY_LEN) as u64)?;
         let place = (self.next, Arc::clone(&pending.group));
@@ -316,7 +326,7 @@ pub(super) type Known = HashMap<u64, (u64, GroupState)>;
 pub(super) fn read(host: &dyn Host, dir: &Path) -> Result<Known> {
     let path = dir.join(file_name::GROUPS).join(file_name::COMMITS);
     let file = match host.open(&path, Access::Read) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Known::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::new()),
         opened => opened.map_err(|error| Error::io("open", &path, error))?,
     };
     let mut bytes = vec![0; FILE_LEN];

@@ -42,6 +42,7 @@ pub const ALL: &[Workload] = &[
     ("synced-beside", synced_beside),
     ("closed-beside", closed_beside),
     ("consumed", consumed),
+    ("committed", committed),
     ("reopened", reopened),
     ("aged", aged),
     ("followed", followed),
@@ -401,6 +402,32 @@ fn consumed(world: &mut World, _: u64) {
     world.sync(&log);
     world.poll_and_commit(&mut billing, Duration::ZERO);
     drop((billing, audit, producer));
+    world.close(log);
+}
+
+/// Groups commit durably at the same time, and write some commits in between.
+fn committed(world: &mut World, _: u64) {
+    let log = world.open();
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    for value in values("committed", 0..6, 90) {
+        world.send(&producer, Acks::Written, &[value]);
+    }
+    let threads: Vec<_> = ["billing", "audit", "mail"]
+        .into_iter()
+        .map(|group| {
+            let mut consumer = world.consumer(&log, group);
+            world.spawn("committer", move |world| {
+                for offset in 1..=3 {
+                    assert!(world.commit_durably(&mut consumer, offset));
+                }
+                world.poll_and_commit(&mut consumer, Duration::ZERO);
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    drop(producer);
     world.close(log);
 }
 

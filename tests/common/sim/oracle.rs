@@ -44,6 +44,8 @@ struct Group {
     commits: Vec<u64>,
     /// The last of them that returned; `None` before the group was made.
     returned: Option<usize>,
+    /// The last one that was said to be durable.
+    durable: usize,
 }
 
 /// How the world ended.
@@ -169,6 +171,15 @@ impl Oracle {
         group.returned = group.commits.len().checked_sub(1);
     }
 
+    /// The last commit returned, and was said to be durable, with all that it is of.
+    pub fn commit_is_durable(&mut self, name: &str) {
+        self.commit_returned(name);
+        let group = self.change().groups.entry(name.to_owned()).or_default();
+        group.durable = group.returned.unwrap_or(0);
+        let committed = group.commits[group.durable];
+        self.durable_below(committed);
+    }
+
     /// The next oracle: what was served counts from now on, and nothing else.
     pub fn after(&self, found: &Found) -> Self {
         let sends = found
@@ -183,8 +194,12 @@ impl Oracle {
             .groups
             .iter()
             .map(|(name, offset)| {
-                let (commits, returned) = (vec![*offset], Some(0));
-                (name.clone(), Group { commits, returned })
+                let group = Group {
+                    commits: vec![*offset],
+                    returned: Some(0),
+                    durable: 0,
+                };
+                (name.clone(), group)
             })
             .collect();
         Self {
@@ -331,7 +346,7 @@ impl Oracle {
             };
             let since = match (crash, group.returned) {
                 (Crash::Process, Some(returned)) => returned,
-                _ => 0,
+                _ => group.durable,
             };
             let possible = &group.commits[since..];
             if group.returned.is_some() && !possible.contains(&committed) {

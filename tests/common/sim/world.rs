@@ -9,7 +9,8 @@ use std::{
 };
 
 use duralog::{
-    Acks, Consumer, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES, Producer, Record, WriteMode,
+    Acks, CommitOptions, Consumer, Durability, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES,
+    Producer, Record, WriteMode,
     testing::{
         Clock, Joiner, Threads,
         sim::{Call, Disk, Machine},
@@ -228,6 +229,18 @@ impl World {
             self.oracle(|oracle| oracle.commit_returned(&group));
         }
         count
+    }
+
+    /// Commits durably; whether it was.
+    pub fn commit_durably(&self, consumer: &mut Consumer, offset: u64) -> bool {
+        let group = consumer.group().to_owned();
+        self.oracle(|oracle| oracle.commit_begins(&group, offset));
+        let options = CommitOptions::new().durability(Durability::Durable);
+        let committed = consumer.commit_offset_with(offset.into(), &options);
+        if committed.is_ok() {
+            self.oracle(|oracle| oracle.commit_is_durable(&group));
+        }
+        committed.is_ok()
     }
 
     /// Time since the machine was switched on.

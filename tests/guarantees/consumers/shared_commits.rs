@@ -365,7 +365,7 @@ fn on_a_full_disk_durable_commits_go_on_without_the_journal() {
             send_many(&written(&log), "record", 0..9, 60);
             log.sync().unwrap();
             let mut groups = consumers(&log, 3);
-            let fault = Fault::always(Call::Write, JOURNAL, Effect::Fail(ENOSPC));
+            let fault = Fault::always(Call::Allocate, JOURNAL, Effect::Fail(ENOSPC));
             world.machine.inject(&fault);
             commit_both(&mut groups, 4);
             commit_both(&mut groups, 6);
