@@ -316,6 +316,31 @@ fn a_commit_whose_receipt_is_dropped_is_made_durable_in_the_background() {
 }
 
 #[test]
+fn what_the_background_made_durable_is_not_torn_by_the_commits_that_follow() {
+    in_both_modes(0..4, |case| {
+        let done = Mutex::new(u64::MAX);
+        let points = case.watch(|world| {
+            let log = world.open();
+            send_many(&written(&log), "record", 0..9, 60);
+            let mut billing = consumers(&log, 1).remove(0);
+            drop(billing.commit_offset_async(3.into(), &durable()).unwrap());
+            world.machine.sleep(Duration::from_secs(1));
+            *done.lock().unwrap() = world.machine.moments();
+            for offset in 4..9u64 {
+                billing.commit_offset(offset.into()).unwrap();
+            }
+            std::mem::forget(billing);
+        });
+        let done = *done.lock().unwrap();
+        for point in points.iter().filter(|point| point.number >= done) {
+            case.each_power_cut(&point.disk, 20, |cut| {
+                case.reopen(cut, |_, log| assert!(committed(log)[0] >= 3));
+            });
+        }
+    });
+}
+
+#[test]
 fn a_written_commit_that_is_asynchronous_waits_for_nothing() {
     in_both_modes(0..1, |case| {
         run(&case.world(), |world| {
