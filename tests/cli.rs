@@ -8,6 +8,8 @@ mod cli;
 mod compress;
 #[path = "cli/consume.rs"]
 mod consume;
+#[path = "cli/groups.rs"]
+mod groups;
 #[path = "cli/look.rs"]
 mod look;
 #[path = "cli/produce.rs"]

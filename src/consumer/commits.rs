@@ -260,20 +260,16 @@ impl Commits {
         offset: Offset,
         options: &CommitOptions,
     ) -> Result<CommitReceipt> {
-        match (self.sync_of(options)?, reader.live()) {
-            (Some(_), Some(log)) => {
-                self.check_forward(offset)?;
-                self.check(reader, offset, options)?;
-                self.write(offset, options, None)?;
-                let pending = self.group.pending();
-                log.submit_commit(&pending);
-                Ok(CommitReceipt::pending(log, pending))
-            }
-            _ => {
-                self.commit(reader, offset, options)?;
-                Ok(CommitReceipt::done())
-            }
-        }
+        let Some((_, log)) = self.sync_of(options)?.zip(reader.live()) else {
+            self.commit(reader, offset, options)?;
+            return Ok(CommitReceipt::done());
+        };
+        self.check_forward(offset)?;
+        self.check(reader, offset, options)?;
+        self.write(offset, options, None)?;
+        let pending = self.group.pending();
+        log.submit_commit(&pending);
+        Ok(CommitReceipt::pending(log, pending))
     }
 
     /// How a commit is synced; `None` if it is not.

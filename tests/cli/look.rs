@@ -80,7 +80,19 @@ fn inspect_tells_groups_and_segments(seen: &Value, place: &Place) {
     let [group] = &seen["groups"].as_array().unwrap()[..] else {
         panic!("{seen}");
     };
-    assert_eq!(keys(group), ["commit_time", "committed", "lag", "name"]);
+    assert_eq!(
+        keys(group),
+        [
+            "commit_time",
+            "committed",
+            "lag",
+            "lag_age_ms",
+            "lag_bytes",
+            "lost",
+            "metadata",
+            "name"
+        ]
+    );
     assert_eq!(
         (&group["name"], &group["committed"]),
         (&"billing".into(), &2.into())
@@ -112,7 +124,7 @@ fn inspect_tells_everything_to_people() {
         "log end offset:    3",
         "durable offset:    3",
         "flush:             every 1s",
-        "  billing: committed 2, lag 1, at 2",
+        "  billing: committed 2, lag 1 (",
         "  0 to 3, ",
     ];
     for line in expected {

@@ -10,7 +10,6 @@ use std::{
 use clap::ValueEnum;
 use duralog::{
     Batch, Consumer, Gap, Log, Offset, ReadOnlyLog, Reader, RecordRef, Reset, ResetReason, Start,
-    Timestamp,
 };
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     failure::{Failure, chain},
     json,
     output::{note, results},
+    text,
 };
 
 /// Most records polled at once; bytes are what limits a poll.
@@ -40,7 +40,7 @@ pub struct Args {
     group: String,
     /// Where a new group starts: "earliest" (the default), "latest", an offset, or @ and a time
     /// in milliseconds since 1970. A group that exists goes on from its commit.
-    #[arg(long, value_name = "WHERE", value_parser = parse_start)]
+    #[arg(long, value_name = "WHERE", value_parser = text::parse_start)]
     from: Option<Start>,
     /// End after N records.
     #[arg(long, value_name = "N")]
@@ -72,19 +72,6 @@ enum Format {
     /// UTF-8, all of them are base64, and the object has "encoding":"base64". A gap is
     /// {"gap":{"from","to","reason"}}.
     Json,
-}
-
-fn parse_start(text: &str) -> Result<Start, &'static str> {
-    match text {
-        "earliest" => return Ok(Start::Earliest),
-        "latest" => return Ok(Start::Latest),
-        _ => {}
-    }
-    let number = match text.strip_prefix('@') {
-        Some(millis) => millis.parse().map(Timestamp::from_millis).map(Start::Time),
-        None => text.parse().map(Offset::new).map(Start::At),
-    };
-    number.map_err(|_| "expected earliest, latest, an offset, or @ and milliseconds")
 }
 
 /// Runs the command.
@@ -138,7 +125,7 @@ impl Args {
         if let Some(reset) = consumer.reset() {
             tell_reset(consumer.group(), reset);
         }
-        Ok(Source::Group(consumer))
+        Ok(Source::Group(Box::new(consumer)))
     }
 
     /// The committed offset of the group, if there is the group; says so if `--from` is in vain.
@@ -178,7 +165,7 @@ fn tell_reset(group: &str, Reset { reason, to, .. }: &Reset) {
 
 /// Where records come from.
 enum Source {
-    Group(Consumer),
+    Group(Box<Consumer>),
     Look(Reader),
 }
 

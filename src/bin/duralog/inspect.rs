@@ -1,6 +1,6 @@
 //! `duralog inspect`: what a log is and how far it has come.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf};
 
 use duralog::{
     FlushPolicy, Fsync, GroupInfo, Log, Offset, OptionsInfo, ReadOnlyLog, SegmentInfo, Timestamp,
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Outcome,
-    failure::{Failure, chain},
+    failure::Failure,
+    groups::{self, group_json},
     output::results,
-    text::Utc,
+    text::{Utc, millis},
 };
 
 /// Print identity, options, offsets, segments, groups and losses of a log.
@@ -79,11 +80,7 @@ impl Overview {
 
     fn json(&self) -> Value {
         let segments: Vec<_> = self.segments.iter().map(segment_json).collect();
-        let groups: Vec<_> = self
-            .groups
-            .iter()
-            .map(|g| group_json(g, self.end))
-            .collect();
+        let groups: Vec<_> = self.groups.iter().map(group_json).collect();
         json!({
             "id": self.id,
             "created": self.created.as_millis(),
@@ -120,7 +117,7 @@ impl Overview {
         }
         writeln!(out, "groups:            {}", self.groups.len())?;
         for group in &self.groups {
-            print_group(out, group, self.end)?;
+            groups::print(out, group)?;
         }
         Ok(())
     }
@@ -168,40 +165,6 @@ fn print_segment(out: &mut impl Write, segment: &SegmentInfo) -> Result<(), Fail
     )?)
 }
 
-fn group_json(group: &GroupInfo, end: Offset) -> Value {
-    let commit_time = group.commit_time.map(Timestamp::as_millis);
-    match &group.committed {
-        Ok(committed) => json!({
-            "name": group.name,
-            "committed": committed.get(),
-            "lag": end.since(*committed),
-            "commit_time": commit_time,
-        }),
-        Err(error) => json!({
-            "name": group.name,
-            "committed": null,
-            "lag": null,
-            "commit_time": commit_time,
-            "error": chain(error),
-        }),
-    }
-}
-
-fn print_group(out: &mut impl Write, group: &GroupInfo, end: Offset) -> Result<(), Failure> {
-    let name = &group.name;
-    match &group.committed {
-        Ok(committed) => {
-            let lag = end.since(*committed);
-            write!(out, "  {name}: committed {committed}, lag {lag}")?;
-        }
-        Err(error) => write!(out, "  {name}: {}", chain(error))?,
-    }
-    if let Some(time) = group.commit_time {
-        write!(out, ", at {}", Utc(time))?;
-    }
-    Ok(writeln!(out)?)
-}
-
 fn flush(policy: FlushPolicy) -> String {
     match (policy.messages(), policy.interval()) {
         (None, None) => "never".to_owned(),
@@ -227,8 +190,4 @@ fn write_mode(mode: WriteMode) -> &'static str {
         WriteMode::Mapped => "mapped",
         WriteMode::Buffered => "buffered",
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

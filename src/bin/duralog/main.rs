@@ -10,6 +10,7 @@
 mod consume;
 mod dump;
 mod failure;
+mod groups;
 mod input;
 mod inspect;
 mod json;
@@ -51,6 +52,7 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Dump(dump::Args),
+    Groups(groups::Args),
 }
 
 /// How a command that did not fail ended.
@@ -68,6 +70,7 @@ impl Command {
             Self::Inspect(args) => unless_closed(inspect::run(args)),
             Self::Verify(args) => verify::run(args),
             Self::Dump(args) => unless_closed(dump::run(args)),
+            Self::Groups(args) => unless_closed(groups::run(args)),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Bytes and times as people read them.
 
-use std::fmt::{self, Display, Formatter, Write};
+use std::{
+    fmt::{self, Display, Formatter, Write},
+    time::Duration,
+};
 
-use duralog::Timestamp;
+use duralog::{Offset, Start, Timestamp};
 
 const MILLIS_OF_DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -72,6 +75,25 @@ fn civil(days: i64) -> (i64, i64, i64) {
     } else {
         (year + 1, month - 9, day)
     }
+}
+
+/// Where to start, or to go on.
+pub fn parse_start(text: &str) -> Result<Start, &'static str> {
+    match text {
+        "earliest" => return Ok(Start::Earliest),
+        "latest" => return Ok(Start::Latest),
+        _ => {}
+    }
+    let number = match text.strip_prefix('@') {
+        Some(millis) => millis.parse().map(Timestamp::from_millis).map(Start::Time),
+        None => text.parse().map(Offset::new).map(Start::At),
+    };
+    number.map_err(|_| "expected earliest, latest, an offset, or @ and milliseconds")
+}
+
+/// A time in whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

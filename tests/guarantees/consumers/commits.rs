@@ -138,8 +138,7 @@ fn metadata_comes_back_with_the_commit_and_goes_with_the_next() {
 fn after_a_failed_record_commits_beyond_it_are_refused_until_it_was_sought_to() {
     in_both_modes(0..2, |case| {
         run(&case.world(), |world| {
-            let (_log, mut billing) = polled(world, 0);
-            let log = _log;
+            let (log, mut billing) = polled(world, 0);
             send_many(&written(&log), "record", 0..6, 60);
             let batch = billing.poll(Duration::ZERO).unwrap();
             batch.fail(&batch.iter().nth(4).unwrap());

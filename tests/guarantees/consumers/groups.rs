@@ -150,7 +150,7 @@ fn a_group_has_one_live_consumer_also_across_processes_and_needs_no_cleaning() {
             world.machine.process_crash()
         });
         case.reopen(&disk, |_, log| {
-            drop(log.consumer("billing").build().unwrap())
+            drop(log.consumer("billing").build().unwrap());
         });
     });
 }
