@@ -111,7 +111,7 @@ impl Args {
                 .start(committed.map_or(start, Start::At))
                 .max_poll_records(records)
                 .durable_only(self.durable_only);
-            return Ok(Source::Look(builder.build()?));
+            return Ok(Source::Look(Box::new(builder.build()?)));
         }
         if self.from.is_some() {
             self.committed(log)?;
@@ -166,7 +166,7 @@ fn tell_reset(group: &str, Reset { reason, to, .. }: &Reset) {
 /// Where records come from.
 enum Source {
     Group(Box<Consumer>),
-    Look(Reader),
+    Look(Box<Reader>),
 }
 
 impl Source {
