@@ -3,6 +3,7 @@
 mod commits;
 mod groups;
 mod kills;
+mod model;
 mod modes;
 mod positions;
 mod shared_commits;
