@@ -87,6 +87,7 @@
 compile_error!("duralog needs a Unix: it writes at positions and locks files as those do");
 
 mod api;
+mod backoff;
 mod consumer;
 mod error;
 mod format;

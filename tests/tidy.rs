@@ -21,6 +21,7 @@ use rust_text::{
 /// grow is a decision about the design: first look whether what is shared belongs further down.
 const LAYERS: &[(&str, &[&str])] = &[
     ("offset", &[]),
+    ("backoff", &[]),
     ("error", &["format", "offset"]),
     ("options", &["error", "format"]),
     ("record", &["format", "offset"]),
@@ -48,10 +49,10 @@ const LOG_NAMES: &[&str] = &[
     "slot_file",
 ];
 const PRODUCER_NAMES: &[&str] = &[
-    "error", "format", "fs", "handle", "log", "offset", "options", "record",
+    "backoff", "error", "format", "fs", "handle", "log", "offset", "options", "record",
 ];
 const CONSUMER_NAMES: &[&str] = &[
-    "error", "format", "fs", "group", "handle", "log", "offset", "options", "record",
+    "backoff", "error", "format", "fs", "group", "handle", "log", "offset", "options", "record",
 ];
 const EVERYTHING: &[&str] = &["*"];
 

@@ -13,10 +13,10 @@ use super::{
     delivery::{Callback, Delivery},
     direct::Retries,
     named::Name,
-    retry::{DEFAULT_RETRY_BACKOFF, DEFAULT_RETRY_BACKOFF_MAX, RetryPolicy},
     route::Route,
 };
 use crate::{
+    backoff::Waits,
     error::{Error, Result},
     format::{body, largest_body, producer},
     handle::LogHandle,
@@ -33,6 +33,10 @@ pub const DEFAULT_MAX_BLOCK: Duration = Duration::from_secs(60);
 /// Default of [`ProducerBuilder::delivery_timeout`] for buffered producers: two minutes, as
 /// Kafka's.
 pub const DEFAULT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Default of [`ProducerBuilder::retry_backoff`]: 100 ms.
+pub const DEFAULT_RETRY_BACKOFF: Duration = Duration::from_millis(100);
+/// Default of [`ProducerBuilder::retry_backoff_max`]: 1 s.
+pub const DEFAULT_RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Smallest [`ProducerBuilder::buffer_bytes`].
 const MIN_BUFFER_BYTES: usize = 1 << 10;
 
@@ -96,7 +100,7 @@ pub(super) struct Buffering {
     pub(super) buffer_bytes: usize,
     pub(super) max_block: Duration,
     pub(super) delivery_timeout: Duration,
-    pub(super) retry: RetryPolicy,
+    pub(super) retry: Waits,
     pub(super) on_completion: Option<Callback>,
 }
 
@@ -323,7 +327,7 @@ impl ProducerBuilder {
         Ok(())
     }
 
-    fn retry(&self) -> Result<RetryPolicy> {
+    fn retry(&self) -> Result<Waits> {
         const SHORTEST: Duration = Duration::from_millis(1);
         let times = [
             ("delivery_timeout", self.delivery_timeout),
@@ -346,10 +350,10 @@ impl ProducerBuilder {
             let reason = format!("{max:?} is less than retry_backoff of {first:?}");
             return Err(Error::option("retry_backoff_max", reason));
         }
-        Ok(RetryPolicy { first, max })
+        Ok(Waits { first, max })
     }
 
-    fn buffering(&self, retry: RetryPolicy) -> Result<Buffering> {
+    fn buffering(&self, retry: Waits) -> Result<Buffering> {
         let buffer_bytes = self.buffer_bytes.unwrap_or(DEFAULT_BUFFER_BYTES);
         if buffer_bytes < MIN_BUFFER_BYTES {
             let reason = format!("{buffer_bytes} is less than {MIN_BUFFER_BYTES}");

@@ -8,11 +8,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    line::{Line, Ticket},
-    retry::{Backoff, RetryPolicy},
-};
+use super::line::{Line, Ticket};
 use crate::{
+    backoff::{Backoff, Waits},
     error::{Error, ErrorKind, Result},
     fs::{Mutex, wake_all},
     log::Shared,
@@ -22,14 +20,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Retries {
     timeout: Duration,
-    policy: RetryPolicy,
+    policy: Waits,
     /// Somebody is in the line.
     busy: AtomicBool,
     line: Mutex<Line>,
 }
 
 impl Retries {
-    pub(super) fn new(timeout: Duration, policy: RetryPolicy) -> Self {
+    pub(super) fn new(timeout: Duration, policy: Waits) -> Self {
         Self {
             timeout,
             policy,

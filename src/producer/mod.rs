@@ -22,19 +22,17 @@ mod direct;
 mod line;
 mod named;
 mod receipt;
-mod retry;
 mod route;
 mod sender;
 mod state;
 
 pub use builder::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,
-    ProducerBuilder,
+    DEFAULT_RETRY_BACKOFF, DEFAULT_RETRY_BACKOFF_MAX, ProducerBuilder,
 };
 pub use delivery::{Delivery, ProducerStats};
 pub use named::SequencedReceipt;
 pub use receipt::{Receipt, WaitError};
-pub use retry::{DEFAULT_RETRY_BACKOFF, DEFAULT_RETRY_BACKOFF_MAX};
 
 use crate::{
     error::{Error, ErrorKind, Result, SendError},

@@ -13,11 +13,11 @@ use super::{
     accumulator::{Accumulator, Work},
     batch::Batch,
     completion::Stage,
-    retry::Backoff,
     route::Route,
     state::Closing,
 };
 use crate::{
+    backoff::Backoff,
     error::{Error, ErrorKind, Result},
     format::{
         body::FrameBody,

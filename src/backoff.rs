@@ -1,36 +1,30 @@
-//! Trying again what failed for want of space, or because of a signal.
+//! How long to wait before something that failed is tried again.
 
 use std::time::Duration;
 
 /// How long to wait between tries: twice as long each time, up to a limit, and up to a fifth more
 /// or less, so that not all who wait for the same disk try at the same moment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RetryPolicy {
-    pub(super) first: Duration,
-    pub(super) max: Duration,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waits {
+    pub(crate) first: Duration,
+    pub(crate) max: Duration,
 }
-
-/// Default of [`ProducerBuilder::retry_backoff`](super::ProducerBuilder::retry_backoff): 100 ms.
-pub const DEFAULT_RETRY_BACKOFF: Duration = Duration::from_millis(100);
-/// Default of
-/// [`ProducerBuilder::retry_backoff_max`](super::ProducerBuilder::retry_backoff_max): 1 s.
-pub const DEFAULT_RETRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// The waits of one thing that is tried again.
 #[derive(Debug)]
-pub(super) struct Backoff {
-    policy: RetryPolicy,
+pub(crate) struct Backoff {
+    policy: Waits,
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(policy: RetryPolicy) -> Self {
+    pub(crate) fn new(policy: Waits) -> Self {
         let next = policy.first;
         Self { policy, next }
     }
 
     /// The next wait. `random` is any number.
-    pub(super) fn next(&mut self, random: u64) -> Duration {
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
         let base = self.next;
         self.next = base.saturating_mul(2).min(self.policy.max);
         // Between 80 and 120.
@@ -46,7 +40,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_limit_and_stay_within_a_fifth() {
-        let policy = RetryPolicy {
+        let policy = Waits {
             first: Duration::from_millis(100),
             max: Duration::from_secs(1),
         };
