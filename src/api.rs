@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     fs::{Host, RealHost},
     handle::LogHandle,
-    log::{self, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
+    log::{self, ConsumerInfo, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
     offset::Offset,
     options::LogOptions,
     producer::ProducerBuilder,
@@ -142,6 +142,30 @@ impl Log {
     /// Numbers of the log, as of now.
     pub fn stats(&self) -> Stats {
         self.handle.stats()
+    }
+
+    /// The live consumers of this process, in the order in which they were made: where they are,
+    /// and which of them hold a batch for too long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use duralog::{Log, Record};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// log.producer().build()?.send(Record::new("paid"))?.wait()?;
+    /// let mut billing = log.consumer("billing").build()?;
+    /// billing.poll(Duration::from_secs(1))?;
+    /// for consumer in log.consumers() {
+    ///     assert_eq!((&*consumer.group, consumer.position.get()), ("billing", 1));
+    ///     assert!(consumer.held_for.is_some() && !consumer.overdue);
+    /// }
+    /// # drop(billing);
+    /// # log.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn consumers(&self) -> Vec<ConsumerInfo> {
+        self.handle.consumers()
     }
 
     /// Closes the log for all its handles: makes everything durable and marks it as closed in

@@ -63,7 +63,8 @@
 //! # Threads
 //!
 //! Two background threads, `duralog-ahead` and `duralog-settle`, serve all logs of a file system,
-//! however many are open; they end with the last one. A producer that lingers has one of its own.
+//! however many are open; they end with the last one. A producer that lingers has one of its own,
+//! and a [`ReadOnlyLog`] has one while [`Consumer::next`] waits there.
 //!
 //! # Limits
 //!
@@ -106,12 +107,15 @@ pub mod testing;
 
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
 pub use consumer::{
-    Batch, CommitOptions, CommitReceipt, Consumer, ConsumerBuilder, FrameInfo, Iter,
-    MAX_COMMIT_METADATA, OffsetReset, Reader, ReaderBuilder, Reset, ResetReason, Start,
+    Batch, CommitOptions, CommitReceipt, Consumer, ConsumerBuilder, ConsumerHandle,
+    DEFAULT_MAX_POLL_INTERVAL, FrameInfo, Iter, MAX_COMMIT_METADATA, NextBatch, OffsetReset,
+    Reader, ReaderBuilder, Reset, ResetReason, Start,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;
-pub use log::{Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo, Stats, VerifyReport};
+pub use log::{
+    ConsumerInfo, Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo, Stats, VerifyReport,
+};
 pub use offset::Offset;
 pub use options::{
     Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,

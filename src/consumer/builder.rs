@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Consumer,
     commits::{Commits, Mode, Terms, check_mode},
+    overdue::HoldOptions,
     reader::{Parts, ReaderBuilder},
     start::{OffsetReset, Reset, ResetReason, Start},
 };
@@ -25,6 +26,7 @@ pub struct ConsumerBuilder {
     offset_reset: OffsetReset,
     mode: Mode,
     durability: Durability,
+    pub(super) hold: HoldOptions,
 }
 
 impl ConsumerBuilder {
@@ -35,6 +37,7 @@ impl ConsumerBuilder {
             offset_reset: OffsetReset::default(),
             mode: Mode::default(),
             durability: Durability::default(),
+            hold: HoldOptions::default(),
         }
     }
 
@@ -125,6 +128,7 @@ impl ConsumerBuilder {
     pub fn build(self) -> Result<Consumer> {
         self.reader.check()?;
         check_mode(self.mode)?;
+        self.hold.check()?;
         let parts = self.reader.parts();
         let place = parts.group_place();
         let durable = self.durability == Durability::Durable || self.mode == Mode::BeforeProcessing;
@@ -149,6 +153,9 @@ impl ConsumerBuilder {
         } else if position < start && self.offset_reset == OffsetReset::Error {
             return Err(out_of_range());
         }
+        let mut reader = self.reader.build_at(position)?;
+        self.hold
+            .watch(&mut reader, &self.group, group.state().committed);
         let terms = Terms {
             name: self.group,
             sync: place.sync,
@@ -156,7 +163,6 @@ impl ConsumerBuilder {
             durability: self.durability,
             reset,
         };
-        let reader = self.reader.build_at(position)?;
         if let Some(log) = reader.live() {
             log.commits.join(group.shared());
         }

@@ -240,7 +240,7 @@ impl Commits {
     ) -> Result<()> {
         self.check(reader, offset, options)?;
         match self.sync_of(options)? {
-            None => self.write(offset, options, None),
+            None => self.write(reader, offset, options, None),
             Some(kind) => {
                 // A group must not be ahead of its log after a power cut.
                 self.source.make_durable(offset)?;
@@ -266,7 +266,7 @@ impl Commits {
         };
         self.check_forward(offset)?;
         self.check(reader, offset, options)?;
-        self.write(offset, options, None)?;
+        self.write(reader, offset, options, None)?;
         let pending = self.group.pending();
         log.submit_commit(&pending);
         Ok(CommitReceipt::pending(log, pending))
@@ -289,13 +289,13 @@ impl Commits {
         kind: SyncKind,
     ) -> Result<()> {
         let Some(log) = reader.live() else {
-            return self.write(offset, options, Some(kind));
+            return self.write(reader, offset, options, Some(kind));
         };
         let busy = log.commits.enter();
         if !busy.shares {
-            return self.write(offset, options, Some(kind));
+            return self.write(reader, offset, options, Some(kind));
         }
-        self.write(offset, options, None)?;
+        self.write(reader, offset, options, None)?;
         let pending = self.group.pending();
         log.submit_commit(&pending);
         log.wait_for_commit(&pending)
@@ -303,6 +303,7 @@ impl Commits {
 
     fn write(
         &mut self,
+        reader: &Reader,
         offset: Offset,
         options: &CommitOptions,
         sync: Option<SyncKind>,
@@ -316,6 +317,7 @@ impl Commits {
             counted,
         };
         self.group.commit(&commit, sync)?;
+        reader.note_commit(offset);
         self.ledger.forget_below(counted);
         self.reset = None;
         Ok(())
@@ -386,13 +388,27 @@ impl Commits {
     ///
     /// As [`commit`](Self::commit).
     pub(super) fn commit_ahead(&mut self, reader: &Reader) -> Result<()> {
-        let position = reader.position();
-        if position > self.committed() || self.reset.is_some() {
-            let options = CommitOptions::new().durability(Durability::Durable);
-            self.commit(reader, position, &options)
+        if self.is_ahead(reader) {
+            self.commit(reader, reader.position(), &durable())
         } else {
             Ok(())
         }
+    }
+
+    /// The same, without waiting for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_async`](Self::commit_async).
+    pub(super) fn begin_commit_ahead(&mut self, reader: &Reader) -> Result<Option<CommitReceipt>> {
+        self.is_ahead(reader)
+            .then(|| self.commit_async(reader, reader.position(), &durable()))
+            .transpose()
+    }
+
+    /// Something was polled that is not committed.
+    fn is_ahead(&self, reader: &Reader) -> bool {
+        reader.position() > self.committed() || self.reset.is_some()
     }
 
     /// Commits what is to be committed automatically, and writes both slots alike, so that a bit
@@ -423,6 +439,10 @@ impl Commits {
         }
         left.and(durable).and(closed)
     }
+}
+
+fn durable() -> CommitOptions {
+    CommitOptions::new().durability(Durability::Durable)
 }
 
 /// An automatic commit needs a time to wait.

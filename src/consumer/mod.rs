@@ -6,17 +6,21 @@ mod batch;
 mod builder;
 mod commits;
 mod ledger;
+mod overdue;
 mod reader;
 mod receipt;
 mod start;
+mod waiting;
 
 pub use batch::{Batch, FrameInfo, Iter};
 pub use builder::ConsumerBuilder;
 pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
+pub use overdue::DEFAULT_MAX_POLL_INTERVAL;
 pub(crate) use reader::{GroupPlace, reader_of, reader_of_read_only};
 pub use reader::{Reader, ReaderBuilder};
 pub use receipt::CommitReceipt;
 pub use start::{OffsetReset, Reset, ResetReason, Start};
+pub use waiting::{ConsumerHandle, NextBatch};
 
 use builder::out_of_range;
 use commits::Commits;
@@ -75,7 +79,8 @@ pub struct Consumer {
 
 impl Consumer {
     /// Waits up to `timeout` for records, and returns those there are, borrowed. Returns at once
-    /// if there are any, or a [gap](Batch::gaps); an empty batch when the time is over.
+    /// if there are any, or a [gap](Batch::gaps); an empty batch when the time is over, or when
+    /// another thread [says so](Consumer::handle).
     ///
     /// # Errors
     ///
@@ -94,10 +99,12 @@ impl Consumer {
     /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed
     /// [`ErrorKind::OffsetOutOfRange`]: crate::ErrorKind::OffsetOutOfRange
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
+        self.reader.begin_poll();
         self.before_poll()?;
         let position = self.reader.position();
         self.reader.fetch(timeout)?;
         self.after_poll(position)?;
+        self.reader.end_poll();
         Ok(self.batch())
     }
 
@@ -135,6 +142,16 @@ impl Consumer {
         self.commits
             .commit_ahead(&self.reader)
             .inspect_err(|_| self.reader.return_to(position))
+    }
+
+    /// The same, for one who must not wait: what is to be awaited before the batch is returned.
+    fn begin_commit_ahead(&mut self) -> Result<Option<CommitReceipt>> {
+        self.commits.note(self.reader.batch().gaps());
+        if self.commits.is_before_processing() {
+            self.commits.begin_commit_ahead(&self.reader)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Commits everything that was polled: a consumer of the group that is made later goes on

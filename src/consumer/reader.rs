@@ -5,13 +5,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use super::{
     batch::Batch,
     start::{Start, check_offset},
+    waiting::{NextBatch, Waiting},
 };
 use crate::{
     error::{Error, Result},
-    fs::{Host, SyncKind},
+    fs::{Host, Signal, SyncKind, Told},
     group::GroupSite,
     handle::LogHandle,
-    log::{Cursor, GapReason, Lag, Limits, ReadOnly, Source, lag, sync_kind},
+    log::{
+        Cursor, GapReason, Lag, Limits, Membership, News, Pause, ReadOnly, Source, lag, sync_kind,
+    },
     offset::Offset,
 };
 
@@ -163,6 +166,8 @@ impl ReaderBuilder {
             max_poll_records: self.max_poll_records,
             max_poll_bytes: self.max_poll_bytes,
             durable_only: self.durable_only,
+            signal: Arc::default(),
+            membership: None,
         })
     }
 }
@@ -224,11 +229,23 @@ impl Origin {
 pub struct Reader {
     cursor: Cursor,
     /// The first offset of the batch that was read last.
-    from: Offset,
+    pub(super) from: Offset,
     origin: Origin,
     max_poll_records: usize,
     max_poll_bytes: usize,
     durable_only: bool,
+    /// What others tell whoever polls.
+    signal: Arc<Signal>,
+    /// Of a consumer: who sees what it does with its batches.
+    membership: Option<Membership>,
+}
+
+/// What a look at the log found.
+pub(super) enum Seen {
+    /// A batch that begins at this offset, or none because somebody said so.
+    Batch(Offset),
+    /// Nothing, though this is what was told.
+    Nothing(Told),
 }
 
 impl Reader {
@@ -242,7 +259,9 @@ impl Reader {
     /// [`SyncFailed`](crate::ErrorKind::SyncFailed) above the durable offset of a log that is
     /// latched; [`Closed`](crate::ErrorKind::Closed). The position is as before.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch<'_>> {
+        self.begin_poll();
         self.fetch(timeout)?;
+        self.end_poll();
         Ok(self.batch())
     }
 
@@ -257,24 +276,121 @@ impl Reader {
     ///
     /// Those of [`poll`](Self::poll).
     pub(crate) fn fetch(&mut self, timeout: Duration) -> Result<()> {
+        self.from = match self.look()? {
+            Seen::Batch(from) => from,
+            Seen::Nothing(told) => self.wait(told, timeout)?,
+        };
+        Ok(())
+    }
+
+    /// [`poll`](Reader::poll) without waiting: the records that there are now, if any.
+    ///
+    /// # Errors
+    ///
+    /// As `poll`.
+    pub fn try_poll(&mut self) -> Result<Batch<'_>> {
+        self.poll(Duration::ZERO)
+    }
+
+    /// Waits for records as a future, and returns those there are. See [`NextBatch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Reader::poll), once it is awaited.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator can't lend what it returns; the name is that of asynchronous streams"
+    )]
+    pub fn next(&mut self) -> NextBatch<'_> {
+        self.begin_poll();
+        NextBatch::of_reader(self)
+    }
+
+    #[inline]
+    pub(super) fn begin_poll(&mut self) {
+        if let Some(membership) = &self.membership {
+            membership.begin_poll(self.cursor.source().host());
+        }
+    }
+
+    /// What was read is about to be returned.
+    #[inline]
+    pub(super) fn end_poll(&self) {
+        if let Some(membership) = &self.membership {
+            let has_records = !self.cursor.spans().is_empty();
+            let host = self.cursor.source().host();
+            membership.end_poll(self.cursor.position(), has_records, host);
+        }
+    }
+
+    /// Reads what there is, unless told not to.
+    #[inline]
+    pub(super) fn look(&mut self) -> Result<Seen> {
+        let told = self.signal.look();
+        if told != Told::Nothing {
+            self.cursor.clear();
+            return Ok(match told {
+                Told::Return => Seen::Batch(self.cursor.position()),
+                told => Seen::Nothing(told),
+            });
+        }
+        let from = self.cursor.advance(self.limits()?)?;
+        if self.cursor.spans().is_empty() && self.cursor.gaps().is_empty() {
+            return Ok(Seen::Nothing(told));
+        }
+        Ok(Seen::Batch(from))
+    }
+
+    /// Waits until there is something to return, or the time is over.
+    fn wait(&mut self, told: Told, timeout: Duration) -> Result<Offset> {
         let source = Arc::clone(self.cursor.source());
-        let mut until = None;
+        let host = source.host();
+        let over = |reader: &Self| {
+            // On a latched log, what is above the durable offset is an error, not an end.
+            source.check_below(reader.position().next())?;
+            Ok(reader.position())
+        };
+        if timeout.is_zero() {
+            return over(self);
+        }
+        let until = host.monotonic().saturating_add(timeout);
+        let parker = host.parker();
+        let waker = parker.waker();
+        let mut waiting = Waiting::new(self);
+        let (mut told, mut pause) = (told, Pause::SHORTEST);
         loop {
-            self.from = self.cursor.advance(self.limits()?)?;
-            if !self.cursor.spans().is_empty() || !self.cursor.gaps().is_empty() {
-                return Ok(());
+            let now = host.monotonic();
+            if now >= until {
+                return over(self);
             }
-            let now = source.host().monotonic();
-            let until = *until.get_or_insert_with(|| now.saturating_add(timeout));
-            if timeout.is_zero() || now >= until {
-                // On a latched log, what is above the durable offset is an error, not an end.
-                return source.check_below(self.cursor.position().next());
-            }
-            if self.durable_only {
-                source.wait_durable(self.cursor.position(), until)?;
+            let mut next_look = until;
+            let is_waiting = if source.is_foreign() {
+                // Nothing wakes this process when another one writes.
+                if told == Told::Nothing {
+                    next_look = until.min(now + pause.get());
+                    pause = pause.longer();
+                }
+                waiting.for_signal(told, &waker)
             } else {
-                source.wait(self.cursor.position(), until)?;
+                waiting.for_any(self.news(told), told, &waker)?
+            };
+            if is_waiting {
+                parker.park(Some(next_look));
             }
+            match self.look()? {
+                Seen::Batch(from) => return Ok(from),
+                Seen::Nothing(now_told) => told = now_told,
+            }
+        }
+    }
+
+    /// What this waits for, as it was told.
+    pub(super) fn news(&self, told: Told) -> News {
+        let position = self.cursor.position();
+        match told {
+            Told::Nothing if self.durable_only => News::Durable(position),
+            Told::Nothing => News::Written(position),
+            Told::Paused | Told::Return => News::End(position),
         }
     }
 
@@ -301,6 +417,9 @@ impl Reader {
     pub fn seek(&mut self, offset: Offset) -> Result<()> {
         check_offset(offset, self.log_start(), self.end()?)?;
         self.cursor.seek(offset);
+        if let Some(membership) = &self.membership {
+            membership.set_position(offset);
+        }
         Ok(())
     }
 
@@ -371,5 +490,25 @@ impl Reader {
             check_offset(offset, start, self.end()?)?;
         }
         Ok(())
+    }
+
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// From now on it is seen what becomes of its batches.
+    pub(super) fn join(&mut self, membership: Membership) {
+        self.membership = Some(membership);
+    }
+
+    /// The group has committed.
+    pub(super) fn note_commit(&self, committed: Offset) {
+        if let Some(membership) = &self.membership {
+            membership.set_committed(committed);
+        }
     }
 }

@@ -21,7 +21,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU8},
     task::Waker,
     time::Duration,
 };
@@ -33,10 +33,12 @@ mod real;
 #[cfg(feature = "testing")]
 pub mod sim;
 mod sys;
+mod waiting;
 
 pub(crate) use locks::{Mutex, MutexGuard, RwLock};
 pub use mapping::{MapReader, MapWriter, Preparer};
 pub use real::RealHost;
+pub(crate) use waiting::{Signal, Told, WaitId, WaitList};
 
 /// The machine as the log sees it. One object, so that a whole machine can be simulated.
 pub trait Host: FileSystem + Clock + Threads {}

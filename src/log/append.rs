@@ -10,7 +10,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
-    time::Duration,
 };
 
 use super::{
@@ -27,7 +26,7 @@ use crate::{
         frame::{self, Stamp},
         segment::{FOOTER_LEN, Footer, SegmentHeader},
     },
-    fs::{Access, File, MutexGuard, wake_all},
+    fs::{Access, File, MutexGuard, WaitId, WaitList, wake_all},
     offset::Offset,
     options::{ReadMode, WriteMode},
     segment::{self, FRAMES_START, SegmentWriter, Slack},
@@ -52,8 +51,7 @@ pub(crate) struct Appender {
     pub(crate) directory_dirty: bool,
     /// Readers that wait for records. They register and look again at the end under this lock, so
     /// no wake-up is lost.
-    readers: Vec<(u64, Waker)>,
-    next_reader: u64,
+    readers: WaitList<()>,
     /// The maintenance thread sleeps until it is woken.
     pub(crate) maintenance_sleeps: bool,
     pub(crate) appended_records: u64,
@@ -77,8 +75,7 @@ impl Appender {
             producers: Producers::default(),
             unsynced: Vec::new(),
             directory_dirty: true,
-            readers: Vec::new(),
-            next_reader: 0,
+            readers: WaitList::new(),
             maintenance_sleeps: false,
             appended_records: 0,
             appended_bytes: 0,
@@ -127,13 +124,6 @@ impl Appender {
         self.appended_records += body.count();
         self.appended_bytes += len as u64;
         Ok(first)
-    }
-
-    /// Registers a reader to be woken by the next append; returns its place.
-    fn add_reader(&mut self, waker: Waker) -> u64 {
-        self.next_reader += 1;
-        self.readers.push((self.next_reader, waker));
-        self.next_reader
     }
 }
 
@@ -187,10 +177,10 @@ impl Shared {
         if appender.readers.is_empty() && !appender.maintenance_sleeps {
             return;
         }
-        let readers = std::mem::take(&mut appender.readers);
+        let readers = appender.readers.take_all();
         let wake_maintenance = std::mem::take(&mut appender.maintenance_sleeps);
         drop(appender);
-        wake_all(readers.into_iter().map(|(_, waker)| waker));
+        wake_all(readers);
         if wake_maintenance {
             self.maintenance.wake_ahead();
         }
@@ -276,35 +266,41 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for a record at or above `offset`, until `until` at most.
+    /// Whether there is a record at or above `offset`; else `waker` is called when there may be, and
+    /// when the log is latched or closed.
     ///
     /// # Errors
     ///
     /// `SyncFailed`, `Closed`.
-    pub(crate) fn wait_for_records(&self, offset: Offset, until: Duration) -> Result<()> {
-        let parker = self.site.host.parker();
-        loop {
-            let place = {
-                let mut appender = self.append.lock();
-                self.check_open()?;
-                self.latch.check()?;
-                if appender.next > offset {
-                    return Ok(());
-                }
-                appender.add_reader(parker.waker())
-            };
-            parker.park(Some(until));
-            self.append.lock().readers.retain(|(id, _)| *id != place);
-            if self.site.host.monotonic() >= until {
-                return Ok(());
-            }
+    pub(super) fn poll_records(
+        &self,
+        offset: Offset,
+        waker: &Waker,
+        place: &mut Option<WaitId>,
+    ) -> Result<bool> {
+        let waker = waker.clone();
+        let mut appender = self.append.lock();
+        self.check_open()?;
+        self.latch.check()?;
+        if appender.next > offset {
+            return Ok(true);
         }
+        let unused = appender.readers.add(place, waker, ());
+        drop(appender);
+        drop(unused);
+        Ok(false)
+    }
+
+    /// Whoever is at `place` waits no longer.
+    pub(super) fn forget_reader(&self, place: &WaitId) {
+        let unused = self.append.lock().readers.remove(place);
+        drop(unused);
     }
 
     /// Wakes all who wait for records, so that they see the latch or the end of the log.
     pub(crate) fn wake_readers(&self) {
-        let readers = std::mem::take(&mut self.append.lock().readers);
-        wake_all(readers.into_iter().map(|(_, waker)| waker));
+        let readers = self.append.lock().readers.take_all();
+        wake_all(readers);
     }
 
     /// Whether records are read by copying, even where they could be borrowed.

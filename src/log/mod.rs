@@ -7,7 +7,7 @@
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark; the journal of commits, and the
 //!    queue before it (nothing else is taken while one of these two is held),
-//! 5. the queues of the maintenance threads, which serve other logs too.
+//! 5. the queues of the maintenance threads, which serve other logs too; the live consumers.
 //!
 //! Nobody waits for the device while holding `append`. Readers take it only to register before
 //! they wait.
@@ -29,6 +29,7 @@ mod directory;
 mod gather;
 mod lag;
 mod maintenance;
+mod members;
 mod open;
 mod place;
 mod plan;
@@ -45,17 +46,21 @@ mod source;
 mod sync;
 mod unpacked;
 mod verify;
+mod watch;
 
 pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
 pub use lag::Lag;
 pub(crate) use lag::lag;
+pub use members::ConsumerInfo;
+pub(crate) use members::{Member, Membership, OnOverdue};
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
 pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
-pub(crate) use source::Source;
-pub(crate) use sync::{WaiterId, sync_kind};
+pub(crate) use source::{News, NewsPlace, Source};
+pub(crate) use sync::sync_kind;
 pub use verify::{SegmentInfo, VerifyReport};
+pub(crate) use watch::Pause;
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -99,6 +104,7 @@ pub(crate) struct Shared {
     /// The segment to be rolled to next.
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
+    members: members::Members,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,
@@ -121,6 +127,7 @@ impl Shared {
     /// Numbers of the log.
     pub(crate) fn stats(&self) -> Stats {
         let (lost_to_damage, lost_to_tails) = self.checkpoint.losses();
+        let overdue_consumers = self.overdue_consumers();
         let appender = self.append.lock();
         Stats {
             log_start_offset: self.log_start(),
@@ -135,6 +142,8 @@ impl Shared {
             lost_to_damage,
             lost_to_tails,
             latched: self.latch.is_set(),
+            overdue_consumers,
+            overdue_batches: self.members.overdue_batches(),
         }
     }
 

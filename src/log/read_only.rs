@@ -8,15 +8,16 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    task::Waker,
 };
 
 use super::{
     directory, recover,
     report::Gap,
     segments::{Spot, load_index, segment_path},
-    source::Source,
+    source::{News, NewsPlace, Source},
     sync::sync_kind,
+    watch::Watch,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -33,10 +34,6 @@ use crate::{
     slot_file,
 };
 
-/// Waits between looks at a log without news: doubled from the shortest to the longest.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
-
 /// A log opened read-only.
 #[derive(Debug)]
 pub(crate) struct ReadOnly {
@@ -45,6 +42,8 @@ pub(crate) struct ReadOnly {
     pub(crate) meta: Meta,
     pub(crate) config: Config,
     state: Mutex<State>,
+    /// Futures that wait for what the writer does.
+    pub(super) watch: Watch,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +87,7 @@ impl ReadOnly {
             meta,
             config,
             state,
+            watch: Watch::default(),
         })
     }
 
@@ -125,8 +125,22 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(crate) fn find_end(&self) -> Result<Offset> {
-        // In this order: what was recorded as durable is in segments that are listed after that.
         let recorded = self.checkpoint()?.durable;
+        self.find_end_behind(recorded)
+    }
+
+    /// Where the log ends, and up to where it is durable as far as that is recorded.
+    ///
+    /// # Errors
+    ///
+    /// `UnsupportedVersion`, `Io`.
+    pub(super) fn find_ends(&self) -> Result<(Offset, Offset)> {
+        let recorded = self.checkpoint()?.durable;
+        Ok((self.find_end_behind(recorded)?, recorded.offset))
+    }
+
+    /// `recorded` was read before: what was durable by then is in segments that are listed now.
+    fn find_end_behind(&self, recorded: Mark) -> Result<Offset> {
         let segments = self.list_segments()?;
         let mut state = self.state.lock();
         state.segments = segments;
@@ -272,12 +286,23 @@ impl Source for ReadOnly {
     /// The writer counts; this changes nothing.
     fn count_loss(&self, _gap: &Gap) {}
 
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.look_until(until, || Ok(self.find_end()? > offset))
+    fn poll_news(
+        self: Arc<Self>,
+        news: News,
+        waker: &Waker,
+        place: &mut NewsPlace,
+    ) -> Result<bool> {
+        // The writer's end is not seen from here.
+        if !matches!(news, News::End(_)) {
+            self.watch_for(news, waker, &mut place.written)?;
+        }
+        Ok(false)
     }
 
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.look_until(until, || Ok(self.durable()? > offset))
+    fn forget(&self, place: NewsPlace) {
+        if let Some(place) = place.written {
+            self.watch.forget(&place);
+        }
     }
 
     fn check_below(&self, _below: Offset) -> Result<()> {
@@ -322,22 +347,5 @@ impl Source for ReadOnly {
                 .map(Some)
                 .map_err(|error| Error::io("open", &path, error)),
         }
-    }
-}
-
-impl ReadOnly {
-    /// Looks again and again, with growing pauses, until there is news or the time is over.
-    fn look_until(&self, until: Duration, news: impl Fn() -> Result<bool>) -> Result<()> {
-        let parker = self.host.parker();
-        let mut pause = SHORTEST_WAIT;
-        while !news()? {
-            let now = self.host.monotonic();
-            if now >= until {
-                break;
-            }
-            parker.park(Some(until.min(now + pause)));
-            pause = (pause * 2).min(LONGEST_WAIT);
-        }
-        Ok(())
     }
 }

@@ -146,4 +146,9 @@ pub struct Stats {
     pub lost_to_tails: u64,
     /// Whether a sync failed, so that the log takes no more writes.
     pub latched: bool,
+    /// Consumers of this process that hold a batch for longer than their
+    /// [`max_poll_interval`](crate::ConsumerBuilder::max_poll_interval) by now.
+    pub overdue_consumers: u64,
+    /// Batches since the log was opened that a consumer of this process held for longer.
+    pub overdue_batches: u64,
 }

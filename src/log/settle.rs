@@ -27,6 +27,13 @@ impl Shared {
     /// What fails here is tried again later; a failed sync latches the log, and whoever appends
     /// or waits is told.
     pub(crate) fn step_settle(&self) -> Option<Duration> {
+        // Consumers are looked at on a latched log too, and with no pace held: whoever is told of
+        // them may call the log.
+        let next = [self.settle(), self.watch_members()];
+        next.into_iter().flatten().min()
+    }
+
+    fn settle(&self) -> Option<Duration> {
         let now = self.site.host.monotonic();
         let mut pace = self.maintenance.settle_pace.lock();
         // Also if the log is latched: then they fail.

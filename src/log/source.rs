@@ -1,9 +1,33 @@
 //! Where records are read from: the log of this process, or one that another process may write.
 
-use std::time::Duration;
+use std::{sync::Arc, task::Waker};
 
 use super::{Shared, report::Gap, segments::Spot};
-use crate::{error::Result, fs::Host, offset::Offset};
+use crate::{
+    error::Result,
+    fs::{Host, WaitId},
+    offset::Offset,
+};
+
+/// What a reader waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A record at or above this offset.
+    Written(Offset),
+    /// The same, and it is durable.
+    Durable(Offset),
+    /// The end of the log: it is closed, or latched with this offset not durable.
+    End(Offset),
+}
+
+/// Where a reader waits for news.
+#[derive(Debug, Default)]
+pub(crate) struct NewsPlace {
+    /// Among those who wait for an append, or for what another process writes.
+    pub(super) written: Option<WaitId>,
+    /// Among those who wait for a sync.
+    pub(super) durable: Option<WaitId>,
+}
 
 /// Where a cursor reads from.
 pub(crate) trait Source: std::fmt::Debug + Send + Sync {
@@ -39,18 +63,16 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     fn is_foreign(&self) -> bool;
     /// Counts a gap.
     fn count_loss(&self, gap: &Gap);
-    /// Waits until there may be a record at or above `offset`, or until `until`.
+    /// Whether there may be such news; else `waker` is called once there may be, or once waiting
+    /// for them would be an error. It may be called sooner. Asks for no sync.
     ///
     /// # Errors
     ///
     /// `SyncFailed`, `Closed`, `Io`.
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()>;
-    /// Waits until the record at `offset` may be durable, or until `until`; asks for no sync.
-    ///
-    /// # Errors
-    ///
-    /// As `wait`.
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()>;
+    fn poll_news(self: Arc<Self>, news: News, waker: &Waker, place: &mut NewsPlace)
+    -> Result<bool>;
+    /// Whoever has that place waits no longer.
+    fn forget(&self, place: NewsPlace);
     /// Whether offsets below `below` may be acted on.
     ///
     /// # Errors
@@ -111,21 +133,33 @@ impl Source for Shared {
         Shared::count_loss(self, gap.from, gap.to, gap.reason);
     }
 
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.wait_for_records(offset, until)
+    fn poll_news(
+        self: Arc<Self>,
+        news: News,
+        waker: &Waker,
+        place: &mut NewsPlace,
+    ) -> Result<bool> {
+        match news {
+            News::Written(offset) => self.poll_records(offset, waker, &mut place.written),
+            News::Durable(offset) => self.watch_durable(offset.next(), waker, &mut place.durable),
+            News::End(offset) => {
+                self.watch_end(offset.next(), waker, &mut place.durable)?;
+                Ok(false)
+            }
+        }
     }
 
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.watch_durable(offset, until)
+    fn forget(&self, place: NewsPlace) {
+        if let Some(place) = place.written {
+            self.forget_reader(&place);
+        }
+        if let Some(place) = place.durable {
+            self.forget_waiter(&place);
+        }
     }
 
     fn check_below(&self, below: Offset) -> Result<()> {
-        self.check_open()?;
-        if below > self.durable() {
-            self.latch.check()
-        } else {
-            Ok(())
-        }
+        Shared::check_below(self, below)
     }
 
     fn make_durable(&self, below: Offset) -> Result<()> {

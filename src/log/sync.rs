@@ -15,14 +15,13 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
-    time::Duration,
 };
 
 use super::{Shared, segments::Segment};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::checkpoint::Mark,
-    fs::{File, Mutex, SyncKind, wake_all},
+    fs::{File, Mutex, SyncKind, WaitId, WaitList, wake_all},
     offset::Offset,
     options::Fsync,
 };
@@ -76,15 +75,12 @@ pub(crate) struct Syncer {
 #[derive(Debug, Default)]
 struct State {
     leading: bool,
-    next_id: u64,
-    waiters: Vec<Waiter>,
+    waiters: WaitList<Waiter>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Waiter {
-    id: u64,
     until: Offset,
-    waker: Waker,
     role: Role,
 }
 
@@ -106,10 +102,6 @@ struct Target {
     directory: bool,
     mark: Mark,
 }
-
-/// A future's place among the waiters.
-#[derive(Debug)]
-pub(crate) struct WaiterId(u64);
 
 impl Syncer {
     pub(crate) fn new(mark: Mark) -> Self {
@@ -156,8 +148,13 @@ impl Shared {
                 }
                 self.latch.check()?;
                 if state.leading {
-                    let parker = self.site.host.parker();
-                    state.add(until, parker.waker(), Role::Leads);
+                    let (parker, role) = (self.site.host.parker(), Role::Leads);
+                    // Whoever wakes it has taken it off the list.
+                    drop(
+                        state
+                            .waiters
+                            .add(&mut None, parker.waker(), Waiter { until, role }),
+                    );
                     Some(parker)
                 } else {
                     state.leading = true;
@@ -173,60 +170,99 @@ impl Shared {
     }
 
     /// For a future: whether everything below `until` is durable; else `waker` is called when it
-    /// is, or when the latch is set, and the maintenance thread is asked to sync.
-    pub(crate) fn poll_durable(
-        &self,
-        until: Offset,
-        waker: &Waker,
-        place: &mut Option<WaiterId>,
-    ) -> Result<bool> {
-        let mut state = self.syncer.state.lock();
-        if self.syncer.durable() >= until {
-            return Ok(true);
-        }
-        self.latch.check()?;
-        self.check_open()?;
-        if let Some(WaiterId(id)) = place.take() {
-            state.waiters.retain(|waiter| waiter.id != id);
-        }
-        *place = Some(WaiterId(state.add(until, waker.clone(), Role::Asks)));
-        drop(state);
-        self.request_sync();
-        Ok(false)
-    }
-
-    /// Waits until the record at `offset` is durable, or until `until`, without syncing.
+    /// is, or when the log is latched or closed, and the maintenance thread is asked to sync.
     ///
     /// # Errors
     ///
     /// `SyncFailed`, `Closed`.
-    pub(crate) fn watch_durable(&self, offset: Offset, until: Duration) -> Result<()> {
-        let parker = self.site.host.parker();
-        loop {
-            let place = {
-                let mut state = self.syncer.state.lock();
-                if self.syncer.durable() > offset {
-                    return Ok(());
-                }
-                self.latch.check()?;
-                self.check_open()?;
-                WaiterId(state.add(offset.next(), parker.waker(), Role::Watches))
-            };
-            parker.park(Some(until));
-            self.forget_waiter(place);
-            if self.site.host.monotonic() >= until {
-                return Ok(());
-            }
+    pub(crate) fn poll_durable(
+        &self,
+        until: Offset,
+        waker: &Waker,
+        place: &mut Option<WaitId>,
+    ) -> Result<bool> {
+        let role = Role::Asks;
+        let check = || self.latch.check();
+        let is_durable = self.poll_waiter(Waiter { until, role }, check, waker, place)?;
+        if !is_durable {
+            self.request_sync();
+        }
+        Ok(is_durable)
+    }
+
+    /// For a reader: the same, without asking for a sync.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`, `Closed`.
+    pub(super) fn watch_durable(
+        &self,
+        until: Offset,
+        waker: &Waker,
+        place: &mut Option<WaitId>,
+    ) -> Result<bool> {
+        let role = Role::Watches;
+        let check = || self.latch.check();
+        self.poll_waiter(Waiter { until, role }, check, waker, place)
+    }
+
+    /// Has `waker` called when the log is latched or closed.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; `SyncFailed` if offsets below `below` may not be acted on.
+    pub(super) fn watch_end(
+        &self,
+        below: Offset,
+        waker: &Waker,
+        place: &mut Option<WaitId>,
+    ) -> Result<()> {
+        let (until, role) = (Offset::MAX, Role::Watches);
+        let check = || self.check_below(below);
+        self.poll_waiter(Waiter { until, role }, check, waker, place)
+            .map(drop)
+    }
+
+    /// Whether offsets below `below` may be acted on.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; `SyncFailed` if the log is latched and they are not all durable.
+    pub(super) fn check_below(&self, below: Offset) -> Result<()> {
+        self.check_open()?;
+        if below > self.durable() {
+            self.latch.check()
+        } else {
+            Ok(())
         }
     }
 
-    /// A future that is dropped waits no longer.
-    pub(crate) fn forget_waiter(&self, WaiterId(id): WaiterId) {
-        self.syncer
-            .state
-            .lock()
-            .waiters
-            .retain(|waiter| waiter.id != id);
+    /// Whether everything is durable that is waited for; else, unless there is a reason not to
+    /// wait, `waker` is called when it is, or when the log is latched or closed.
+    fn poll_waiter(
+        &self,
+        waiter: Waiter,
+        check: impl FnOnce() -> Result<()>,
+        waker: &Waker,
+        place: &mut Option<WaitId>,
+    ) -> Result<bool> {
+        let waker = waker.clone();
+        let mut state = self.syncer.state.lock();
+        if self.syncer.durable() >= waiter.until {
+            return Ok(true);
+        }
+        check()?;
+        self.check_open()?;
+        let unused = state.waiters.add(place, waker, waiter);
+        drop(state);
+        drop(unused);
+        Ok(false)
+    }
+
+    /// Whoever is at `place` waits no longer.
+    pub(crate) fn forget_waiter(&self, place: &WaitId) {
+        let unused = self.syncer.state.lock().waiters.remove(place);
+        drop(unused);
     }
 
     /// Asks the maintenance thread to sync soon.
@@ -238,8 +274,8 @@ impl Shared {
 
     /// Wakes whoever waits for durability, so that they see the latch or the end of the log.
     pub(crate) fn wake_all_waiters(&self) {
-        let waiters = std::mem::take(&mut self.syncer.state.lock().waiters);
-        wake_all(waiters.into_iter().map(|waiter| waiter.waker));
+        let waiters = self.syncer.state.lock().waiters.take_all();
+        wake_all(waiters);
     }
 
     /// Latches the log: a sync of `path` failed.
@@ -265,19 +301,6 @@ pub(crate) fn sync_kind(fsync: Fsync) -> Option<SyncKind> {
         Fsync::Data => Some(SyncKind::Data),
         Fsync::Full => Some(SyncKind::Full),
         Fsync::Off => None,
-    }
-}
-
-impl State {
-    fn add(&mut self, until: Offset, waker: Waker, role: Role) -> u64 {
-        self.next_id += 1;
-        self.waiters.push(Waiter {
-            id: self.next_id,
-            until,
-            waker,
-            role,
-        });
-        self.next_id
     }
 }
 
@@ -370,24 +393,18 @@ impl Drop for Leader<'_> {
         let latched = self.shared.latch.is_set();
         let mut state = self.shared.syncer.state.lock();
         state.leading = false;
-        let mut woken: Vec<Waiter> = state
-            .waiters
-            .extract_if(.., |waiter| latched || waiter.until <= durable)
-            .collect();
+        let is_over = |waiter: &Waiter| latched || waiter.until <= durable;
+        let woken = state.waiters.take_if(is_over);
         // One of those that still wait leads the next sync.
         let next = state
             .waiters
-            .iter()
-            .position(|waiter| waiter.role == Role::Leads);
-        let asked = state.waiters.iter().any(|waiter| waiter.role == Role::Asks);
-        if let Some(next) = next {
-            woken.push(state.waiters.remove(next));
-        }
+            .take_first(|waiter| waiter.role == Role::Leads);
+        let asked = state.waiters.any(|waiter| waiter.role == Role::Asks);
         drop(state);
         if next.is_none() && asked {
             self.shared.request_sync();
         }
-        wake_all(woken.into_iter().map(|waiter| waiter.waker));
+        wake_all(woken.into_iter().chain(next));
     }
 }
 

@@ -13,8 +13,8 @@ use std::{
 use super::completion::{Completion, Level, PlaceId};
 use crate::{
     error::{Error, Result},
+    fs::WaitId,
     handle::LogHandle,
-    log::WaiterId,
     offset::Offset,
 };
 
@@ -41,7 +41,7 @@ enum State {
         /// The log, while durability is waited for.
         log: Option<Arc<LogHandle>>,
         first: Offset,
-        place: Option<WaiterId>,
+        place: Option<WaitId>,
     },
     /// It is in a batch of a buffered producer.
     Batched {
@@ -232,7 +232,7 @@ fn wait_durable(log: &LogHandle, end: Offset, timeout: Duration) -> Result<bool>
         parker.park(until);
         if until.is_some_and(|until| host.monotonic() >= until) {
             if let Some(place) = place.take() {
-                log.forget_waiter(place);
+                log.forget_waiter(&place);
             }
             return Ok(log.durable() >= end);
         }
@@ -277,7 +277,7 @@ impl Drop for Receipt {
             State::Written { log, first, place } => {
                 let Some(log) = log.take() else { return };
                 if let Some(place) = place.take() {
-                    log.forget_waiter(place);
+                    log.forget_waiter(&place);
                 }
                 if log.durable() < first.advance(self.count) {
                     log.request_sync();

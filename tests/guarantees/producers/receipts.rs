@@ -168,7 +168,9 @@ fn a_receipt_dropped_between_two_polls_leaves_nothing_behind() {
     in_both_modes(0..4, |case| {
         run(&case.world(), |world| {
             let log = world.open();
-            let producer = lingering(&log).build().unwrap();
+            // Until it is flushed, however long this thread waits for its turn.
+            let builder = lingering(&log).linger(Duration::from_secs(100));
+            let producer = builder.build().unwrap();
             let count = Arc::new(Count::default());
             let waker = Waker::from(Arc::clone(&count));
             let mut context = Context::from_waker(&waker);
