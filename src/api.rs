@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+mod dead_letters;
 mod groups;
 
 pub use groups::GroupInfo;

@@ -78,6 +78,29 @@ pub enum ErrorKind {
         /// The first record that failed.
         offset: Offset,
     },
+    /// The function given to [`Consumer::process`](crate::Consumer::process) failed as often as the
+    /// [`RetryPolicy`](crate::RetryPolicy) lets it, and there is no log for dead letters. Nothing is
+    /// committed beyond the record: it comes again.
+    #[error("the record at {offset} could not be processed in {attempts} attempts: {reason}")]
+    ProcessingFailed {
+        /// The record's offset.
+        offset: Offset,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the function said last; `panicked: ` and what the panic said, if it did.
+        reason: String,
+    },
+    /// A record could not be processed, and its dead letter could not be written. Nothing is
+    /// committed beyond the record: it comes again.
+    #[error("the dead letter of the record at {offset} could not be written ({reason})")]
+    DeadLetterFailed {
+        /// The record's offset.
+        offset: Offset,
+        /// Why it could not be processed.
+        reason: String,
+        /// Why its dead letter could not be written.
+        source: Error,
+    },
     /// The directory (or a file in it) is not one of ours.
     #[error("{} is not a log: {reason}", path.display())]
     NotALog {

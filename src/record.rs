@@ -100,6 +100,12 @@ impl Record {
         self
     }
 
+    /// With its first `count` headers alone.
+    pub(crate) fn first_headers(mut self, count: usize) -> Self {
+        self.headers.truncate(count);
+        self
+    }
+
     /// The same record, borrowed.
     pub fn as_ref(&self) -> RecordRef<'_> {
         RecordRef {

@@ -92,6 +92,17 @@ impl<'a> Batch<'a> {
         self.cursor.spans().is_empty()
     }
 
+    /// Whether there is nothing in it, neither records nor gaps.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_empty() && self.gaps().is_empty()
+    }
+
+    /// Where it begins: what it tells first.
+    pub(crate) fn start(&self) -> Offset {
+        let gap = self.gaps().first().map(|gap| gap.from);
+        gap.unwrap_or(self.from).min(self.from)
+    }
+
     /// The frames that the records are from, in order.
     pub fn frames(&self) -> impl Iterator<Item = FrameInfo> + 'a {
         let cursor = self.cursor;

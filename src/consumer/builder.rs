@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{
     Consumer,
     commits::{Commits, Mode, Terms, check_mode},
+    dead_letter::Outlet,
     overdue::HoldOptions,
+    process::Handling,
     reader::{Parts, ReaderBuilder},
     start::{OffsetReset, Reset, ResetReason, Start},
 };
@@ -27,6 +29,8 @@ pub struct ConsumerBuilder {
     mode: Mode,
     durability: Durability,
     pub(super) hold: HoldOptions,
+    pub(super) handling: Handling,
+    outlet: Option<Result<Box<dyn Outlet>>>,
 }
 
 impl ConsumerBuilder {
@@ -38,6 +42,8 @@ impl ConsumerBuilder {
             mode: Mode::default(),
             durability: Durability::default(),
             hold: HoldOptions::default(),
+            handling: Handling::default(),
+            outlet: None,
         }
     }
 
@@ -109,6 +115,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Where dead letters go, or why they can't: [`build`](Self::build) tells.
+    pub(crate) fn outlet(mut self, outlet: Result<Box<dyn Outlet>>) -> Self {
+        self.outlet = Some(outlet);
+        self
+    }
+
     /// The consumer, which holds the group until it is dropped or its process ends.
     ///
     /// # Durability
@@ -120,20 +132,29 @@ impl ConsumerBuilder {
     /// [`ErrorKind::InvalidName`], [`ErrorKind::GroupInUse`] (another consumer, of this or
     /// another process, holds the group), [`ErrorKind::InvalidOption`],
     /// [`ErrorKind::OffsetOutOfRange`] ([`Start::At`]; and with [`OffsetReset::Error`] a committed
-    /// offset outside the log), [`ErrorKind::DurabilityOff`] (at most once on a log that does not
-    /// sync), [`ErrorKind::Corrupt`] (with [`OffsetReset::Error`] both slots of the group's file;
+    /// offset outside the log), [`ErrorKind::DurabilityOff`] (at most once, or dead letters, on a
+    /// log that does not sync), [`ErrorKind::Corrupt`] (with [`OffsetReset::Error`] both slots of the group's file;
     /// a file of another log), [`ErrorKind::UnsupportedVersion`], [`ErrorKind::SymbolicLink`],
     /// [`ErrorKind::Io`], [`ErrorKind::StorageFull`], [`ErrorKind::SyncFailed`],
     /// [`ErrorKind::Closed`].
-    pub fn build(self) -> Result<Consumer> {
+    pub fn build(mut self) -> Result<Consumer> {
         self.reader.check()?;
         check_mode(self.mode)?;
         self.hold.check()?;
+        self.handling.retry.check()?;
         let parts = self.reader.parts();
         let place = parts.group_place();
         let durable = self.durability == Durability::Durable || self.mode == Mode::BeforeProcessing;
         if durable && place.sync.is_none() {
             return Err(ErrorKind::DurabilityOff.into());
+        }
+        if let Some(outlet) = self.outlet.take() {
+            let outlet = outlet?;
+            if outlet.log_id() == place.log_id {
+                let reason = "dead letters must go to another log";
+                return Err(Error::option("dead_letters", reason));
+            }
+            self.handling.dead_letters = Some(outlet);
         }
         let end = parts.end()?;
         let mut reset = None;
@@ -170,6 +191,7 @@ impl ConsumerBuilder {
             reader,
             commits: Commits::new(parts.source, group, terms),
             offset_reset: self.offset_reset,
+            handling: self.handling,
         })
     }
 

@@ -5,25 +5,35 @@ use std::time::Duration;
 mod batch;
 mod builder;
 mod commits;
+mod dead_letter;
 mod ledger;
 mod overdue;
+mod process;
 mod reader;
 mod receipt;
+mod replay;
+mod retry;
 mod start;
 mod waiting;
 
 pub use batch::{Batch, FrameInfo, Iter};
 pub use builder::ConsumerBuilder;
 pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
+pub(crate) use dead_letter::Outlet;
+pub use dead_letter::{DeadLetter, dead_letter_headers};
 pub use overdue::DEFAULT_MAX_POLL_INTERVAL;
+pub use process::Processed;
 pub(crate) use reader::{GroupPlace, reader_of, reader_of_read_only};
 pub use reader::{Reader, ReaderBuilder};
 pub use receipt::CommitReceipt;
+pub use replay::Replayed;
+pub use retry::RetryPolicy;
 pub use start::{OffsetReset, Reset, ResetReason, Start};
 pub use waiting::{ConsumerHandle, NextBatch};
 
 use builder::out_of_range;
 use commits::Commits;
+use process::Handling;
 
 use crate::{
     error::Result,
@@ -75,6 +85,7 @@ pub struct Consumer {
     reader: Reader,
     commits: Commits,
     offset_reset: OffsetReset,
+    handling: Handling,
 }
 
 impl Consumer {
@@ -358,11 +369,6 @@ impl Consumer {
     /// The group is let go of all the same.
     pub fn close(mut self) -> Result<()> {
         self.commits.close(&self.reader)
-    }
-
-    /// What reads, and what commits: so that a batch may be held while something is committed.
-    pub(crate) fn parts(&mut self) -> (&mut Reader, &mut Commits) {
-        (&mut self.reader, &mut self.commits)
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn reader_of_read_only(log: &Arc<ReadOnly>) -> ReaderBuilder {
 /// Where group files are.
 pub(crate) struct GroupPlace {
     pub(crate) dir: PathBuf,
-    log_id: u64,
+    pub(crate) log_id: u64,
     pub(crate) sync: Option<SyncKind>,
     /// The log is open for writing here.
     is_live: bool,
@@ -178,7 +178,13 @@ impl Parts {
     }
 
     pub(crate) fn group_place(&self) -> GroupPlace {
-        match &self.origin {
+        self.origin.group_place()
+    }
+}
+
+impl Origin {
+    fn group_place(&self) -> GroupPlace {
+        match self {
             Origin::Live(log) => GroupPlace {
                 dir: log.site.dir.clone(),
                 log_id: log.site.log_id,
@@ -490,6 +496,10 @@ impl Reader {
             check_offset(offset, start, self.end()?)?;
         }
         Ok(())
+    }
+
+    pub(super) fn group_place(&self) -> GroupPlace {
+        self.origin.group_place()
     }
 
     pub(super) fn signal(&self) -> &Arc<Signal> {

@@ -61,6 +61,23 @@ impl Drop for Waiting {
     }
 }
 
+/// Waits until then, unless the consumer is stopped before; whether it is.
+pub(super) fn pause_until(reader: &Reader, until: Duration) -> bool {
+    let host = reader.source().host();
+    let parker = host.parker();
+    let waker = parker.waker();
+    let mut waiting = Waiting::new(reader);
+    while !reader.signal().is_stopped() {
+        if host.monotonic() >= until {
+            return false;
+        }
+        if waiting.for_signal(reader.signal().told(), &waker) {
+            parker.park(Some(until));
+        }
+    }
+    true
+}
+
 /// Waits for the next batch: what [`Consumer::next`] and [`Reader::next`] return.
 ///
 /// It resolves to a batch with records or [gaps](Batch::gaps); to an empty one when the consumer

@@ -166,6 +166,11 @@ impl Signal {
         }
     }
 
+    /// The same, without taking it for seen.
+    pub(crate) fn told(&self) -> Told {
+        told_by(self.flags.load(Ordering::Acquire))
+    }
+
     #[cold]
     fn look_closer(&self, flags: u8) -> Told {
         let told = told_by(flags);

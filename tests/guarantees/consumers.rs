@@ -6,4 +6,5 @@ mod kills;
 mod model;
 mod modes;
 mod positions;
+mod process;
 mod shared_commits;

@@ -1,0 +1,96 @@
+//! Logs for dead letters, and the way back from there.
+
+use super::Log;
+use crate::{
+    consumer::{Consumer, ConsumerBuilder, DeadLetter, Outlet, Replayed},
+    error::Result,
+    offset::Offset,
+    options::Acks,
+    producer::Producer,
+    record::Record,
+};
+
+/// A log that records are sent to durably.
+#[derive(Debug)]
+struct LogOutlet {
+    log_id: u64,
+    producer: Producer,
+}
+
+impl LogOutlet {
+    /// # Errors
+    ///
+    /// `DurabilityOff`, `Closed`.
+    fn new(log: &Log) -> Result<Self> {
+        Ok(Self {
+            log_id: log.handle.site.log_id,
+            producer: log.producer().acks(Acks::Durable).build()?,
+        })
+    }
+}
+
+impl Outlet for LogOutlet {
+    fn log_id(&self) -> u64 {
+        self.log_id
+    }
+
+    fn send(&self, record: &Record) -> Result<Offset> {
+        self.producer.send(record)?.wait()
+    }
+}
+
+impl ConsumerBuilder {
+    /// Where [`process`](Consumer::process) sends records that it gives up: any log but the one
+    /// that is consumed, and one that syncs. Several groups, of several logs, may share it. Without
+    /// one, processing ends with an error where a record can't be processed.
+    pub fn dead_letters(self, log: &Log) -> Self {
+        self.outlet(LogOutlet::new(log).map(|outlet| Box::new(outlet) as Box<dyn Outlet>))
+    }
+}
+
+impl Consumer {
+    /// Of a log of [dead letters](ConsumerBuilder::dead_letters): sends those that `filter` wants
+    /// back to the log `to`, which they are from, up to where this log ends as it is called. What
+    /// was added to their headers is taken off; one header says that it is a
+    /// [replay](crate::dead_letter_headers::REPLAY_OF), so that other groups than the one that
+    /// failed can pass it by. All that was looked at is committed; letters of records from another
+    /// log, and records that are no dead letters, are counted and left alone.
+    ///
+    /// A letter is committed once its record is durable in `to`: *at least once*. A crash in
+    /// between may send it twice.
+    ///
+    /// ```
+    /// use duralog::{Log, Record, RetryPolicy};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path().join("orders"))?;
+    /// let dead = Log::open(dir.path().join("dead-letters"))?;
+    /// log.producer().build()?.send(Record::new("17"))?.wait()?;
+    /// let once = RetryPolicy::new().attempts(1);
+    /// let mut billing = log.consumer("billing").retry(once).dead_letters(&dead).build()?;
+    /// billing.process_pending(|_| Err("the bank is closed"))?;
+    ///
+    /// let mut again = dead.consumer("replay").build()?;
+    /// let replayed = again.replay(&log, |letter| letter.error() == "the bank is closed")?;
+    /// assert_eq!(replayed.replayed, 1);
+    /// assert_eq!(billing.process_pending(|_| Ok::<_, String>(()))?.records, 1);
+    /// # drop((billing, again));
+    /// # log.close()?;
+    /// # dead.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Consumer::poll), [`commit`](Consumer::commit) and a durable
+    /// [`send`](crate::Producer::send): what was sent back is committed, and the next call begins
+    /// with what was not. [`InvalidOption`](crate::ErrorKind::InvalidOption) for a consumer that
+    /// [commits before processing](ConsumerBuilder::commit_before_processing).
+    pub fn replay(
+        &mut self,
+        to: &Log,
+        filter: impl FnMut(&DeadLetter<'_>) -> bool,
+    ) -> Result<Replayed> {
+        self.replay_to(&LogOutlet::new(to)?, filter)
+    }
+}
