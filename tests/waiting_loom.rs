@@ -1,5 +1,5 @@
 //! No wake-up is lost between those who wait for records and those who append, wake, stop, pause
-//! and cancel: loom runs the very file that the library waits with through every interleaving of
+//! and cancel: loom runs the very file that the library waits with through the interleavings of
 //! its threads. A wake-up that is lost is a thread that waits for ever, which loom reports.
 //!
 //! The log is a model here: an end that is read without a lock, and the append lock with the list
@@ -155,6 +155,15 @@ impl Drop for Next<'_> {
     }
 }
 
+/// Runs `body` in every interleaving in which a thread that could go on is interrupted up to twice,
+/// which is enough to lose a wake-up that can be lost. (All of them would take hours where there
+/// are three threads; `LOOM_MAX_PREEMPTIONS` sets how many to try.)
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.check(body);
+}
+
 /// Polls once, and drops the future.
 fn give_up(log: &Log, position: u64) -> Poll<Option<u64>> {
     let mut context = Context::from_waker(Waker::noop());
@@ -163,7 +172,7 @@ fn give_up(log: &Log, position: u64) -> Poll<Option<u64>> {
 
 #[test]
 fn a_reader_that_waits_is_woken_by_an_append() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let appender = spawn(&log, Log::append);
         assert_eq!(log.poll(0), Some(1));
@@ -174,7 +183,7 @@ fn a_reader_that_waits_is_woken_by_an_append() {
 
 #[test]
 fn each_of_several_appends_is_seen() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let appender = spawn(&log, |log| {
             log.append();
@@ -191,7 +200,7 @@ fn each_of_several_appends_is_seen() {
 
 #[test]
 fn a_reader_that_is_woken_returns_once_with_nothing_and_then_sees_the_records() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let waker = spawn(&log, |log| log.signal.wake());
         let appender = spawn(&log, Log::append);
@@ -210,7 +219,7 @@ fn a_reader_that_is_woken_returns_once_with_nothing_and_then_sees_the_records() 
 
 #[test]
 fn a_stop_ends_the_wait_and_every_later_one() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let stopper = spawn(&log, |log| log.signal.stop());
         let appender = spawn(&log, Log::append);
@@ -227,7 +236,7 @@ fn a_stop_ends_the_wait_and_every_later_one() {
 
 #[test]
 fn a_pause_that_ends_lets_the_reader_go_on() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         log.signal.pause();
         let resumer = spawn(&log, |log| log.signal.resume());
@@ -241,7 +250,7 @@ fn a_pause_that_ends_lets_the_reader_go_on() {
 
 #[test]
 fn a_pause_while_somebody_waits_does_not_lose_the_end_of_it() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let other = spawn(&log, |log| {
             log.signal.pause();
@@ -256,7 +265,7 @@ fn a_pause_while_somebody_waits_does_not_lose_the_end_of_it() {
 
 #[test]
 fn a_wait_that_is_given_up_takes_nothing_with_it_and_leaves_nothing_behind() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let appender = spawn(&log, Log::append);
         let waker = spawn(&log, |log| log.signal.wake());
@@ -278,7 +287,7 @@ fn a_wait_that_is_given_up_takes_nothing_with_it_and_leaves_nothing_behind() {
 
 #[test]
 fn one_append_wakes_all_who_wait() {
-    loom::model(|| {
+    model(|| {
         let log = Log::new();
         let other = spawn(&log, |log| assert_eq!(log.poll(0), Some(1)));
         let appender = spawn(&log, Log::append);

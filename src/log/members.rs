@@ -1,10 +1,10 @@
 //! The live consumers of a log in this process, and how long each has held the batch it polled
 //! last.
 //!
-//! A poll notes the time in its consumer's own atomics. The maintenance thread looks at a batch it
-//! knows of when that would be held too long. Where none is held, or the one that is was reported,
-//! it does not look again by itself: whoever takes the next batch wakes it. So there is at most one
-//! look for each interval, and none while nothing is held.
+//! A poll notes the time in its consumer's own atomics. The maintenance thread looks when the last
+//! batch that it knows of would be held for too long, as no later one can be before. Where none was
+//! taken since, it does not look again by itself: whoever takes the next batch wakes it. So there is
+//! at most one look for each interval, and none while nothing is polled.
 
 use std::{
     fmt,
@@ -49,16 +49,40 @@ pub(crate) struct Member {
     on_overdue: Option<OnOverdue>,
     position: AtomicU64,
     committed: AtomicU64,
-    /// Since when it holds a batch, in nanoseconds of the monotonic clock; [`NOTHING`] if it
-    /// holds none. No two batches of a consumer have the same.
-    held_since: AtomicU64,
-    /// The batch that was reported, by since when it was held.
+    /// When it took its last batch, and whether it still holds it: see [`Hold`]. Only the consumer
+    /// writes it.
+    hold: AtomicU64,
+    /// The batch that was reported last, by the same.
     reported: AtomicU64,
     /// The maintenance thread does not look until it is woken.
     unwatched: AtomicBool,
 }
 
-const NOTHING: u64 = 0;
+/// A batch that a consumer took, in one word: the monotonic clock's nanoseconds, doubled, and 1 if
+/// it is held. No two batches of a consumer have the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hold(u64);
+
+impl Hold {
+    const NOTHING: Self = Self(0);
+
+    fn begin(now: Duration) -> Self {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        Self(nanos << 1 | 1)
+    }
+
+    fn end(self) -> Self {
+        Self(self.0 & !1)
+    }
+
+    fn is_held(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn since(self) -> Duration {
+        Duration::from_nanos(self.0 >> 1)
+    }
+}
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,10 +90,6 @@ impl fmt::Debug for Member {
             .field("group", &self.group)
             .finish_non_exhaustive()
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Member {
@@ -86,28 +106,35 @@ impl Member {
             on_overdue,
             position: AtomicU64::new(committed),
             committed: AtomicU64::new(committed),
-            held_since: AtomicU64::new(NOTHING),
-            reported: AtomicU64::new(NOTHING),
+            hold: AtomicU64::new(Hold::NOTHING.0),
+            reported: AtomicU64::new(Hold::NOTHING.0),
             unwatched: AtomicBool::new(true),
         }
     }
 
+    fn hold(&self) -> Hold {
+        Hold(self.hold.load(Ordering::SeqCst))
+    }
+
     /// It holds a batch from now on; whether the maintenance thread has to be woken.
+    #[inline]
     fn take_batch(&self, now: Duration) -> bool {
         // In one order with what the thread does, which says that it looks no more, and then looks
         // once more: one of the two sees the other.
-        self.held_since.swap(nanos(now).max(1), Ordering::SeqCst);
+        self.hold.swap(Hold::begin(now).0, Ordering::SeqCst);
         self.unwatched.load(Ordering::SeqCst) && self.unwatched.swap(false, Ordering::SeqCst)
     }
 
-    /// Since when it holds a batch, if it does.
-    fn held_since(&self) -> Option<Duration> {
-        let since = self.held_since.load(Ordering::SeqCst);
-        (since != NOTHING).then(|| Duration::from_nanos(since))
+    /// It holds none from now on.
+    #[inline]
+    fn give_up_batch(&self) {
+        let hold = Hold(self.hold.load(Ordering::Relaxed));
+        self.hold.store(hold.end().0, Ordering::Relaxed);
     }
 
     fn held_for(&self, now: Duration) -> Option<Duration> {
-        Some(now.saturating_sub(self.held_since()?))
+        let hold = self.hold();
+        hold.is_held().then(|| now.saturating_sub(hold.since()))
     }
 
     fn is_overdue(&self, now: Duration) -> bool {
@@ -125,21 +152,11 @@ impl Member {
         }
     }
 
-    /// Since when it holds a batch that was not reported.
-    fn unreported(&self) -> Option<Duration> {
-        let since = self.held_since()?;
-        (self.reported.load(Ordering::Relaxed) != nanos(since)).then_some(since)
-    }
-
     /// Whether the batch that it holds is overdue, and this is the first to say so.
     fn find_overdue(&self, now: Duration) -> bool {
-        let overdue = self
-            .unreported()
-            .filter(|since| now.saturating_sub(*since) >= self.max_hold);
-        if let Some(since) = overdue {
-            self.reported.store(nanos(since), Ordering::Relaxed);
-        }
-        overdue.is_some()
+        let hold = self.hold();
+        let is_overdue = hold.is_held() && now.saturating_sub(hold.since()) >= self.max_hold;
+        is_overdue && self.reported.swap(hold.0, Ordering::Relaxed) != hold.0
     }
 
     /// Calls who wants to know. That is other people's code, so nothing is held meanwhile.
@@ -151,17 +168,18 @@ impl Member {
         }
     }
 
-    /// When to look again; `None` is when woken.
-    fn next_look(&self) -> Option<Duration> {
-        let mut since = self.unreported();
-        if since.is_none() {
-            self.unwatched.store(true, Ordering::SeqCst);
-            since = self.unreported();
-            if since.is_some() {
-                self.unwatched.store(false, Ordering::SeqCst);
-            }
+    /// When to look again, if not before `now`; `None` is when woken.
+    fn next_look(&self, now: Duration) -> Option<Duration> {
+        let seen = self.hold();
+        let at = seen.since().checked_add(self.max_hold)?;
+        if at > now && seen != Hold::NOTHING {
+            return Some(at);
         }
-        since?.checked_add(self.max_hold)
+        self.unwatched.store(true, Ordering::SeqCst);
+        if self.hold().since() == seen.since() || !self.unwatched.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        Some(now)
     }
 }
 
@@ -209,7 +227,7 @@ impl Membership {
                 self.member.report(now);
             }
         }
-        self.member.held_since.store(NOTHING, Ordering::Relaxed);
+        self.member.give_up_batch();
     }
 
     /// A poll returned.
@@ -276,6 +294,9 @@ impl Shared {
             self.members.overdue_batches.fetch_add(1, Ordering::Relaxed);
             member.report(now);
         }
-        members.iter().filter_map(|member| member.next_look()).min()
+        members
+            .iter()
+            .filter_map(|member| member.next_look(now))
+            .min()
     }
 }

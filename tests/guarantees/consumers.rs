@@ -5,6 +5,8 @@ mod groups;
 mod kills;
 mod model;
 mod modes;
+mod overdue;
 mod positions;
 mod process;
 mod shared_commits;
+mod waiting;

@@ -160,19 +160,26 @@ impl World {
         };
         let first = receipt.offset().unwrap().get();
         self.oracle(|oracle| oracle.written(send, first));
+        match self.block_on(receipt) {
+            Ok(_) => {
+                self.oracle(|oracle| oracle.durable(send));
+                true
+            }
+            Err(error) => {
+                self.doubt_if_latched(&error);
+                false
+            }
+        }
+    }
+
+    /// Waits for a future: the whole of a runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let parker = self.machine.parker();
         let waker = parker.waker();
-        let mut receipt = pin!(receipt);
+        let mut future = pin!(future);
         loop {
-            match receipt.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(Ok(_)) => {
-                    self.oracle(|oracle| oracle.durable(send));
-                    return true;
-                }
-                Poll::Ready(Err(error)) => {
-                    self.doubt_if_latched(&error);
-                    return false;
-                }
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
                 Poll::Pending => parker.park(Some(self.now() + Duration::from_secs(600))),
             }
         }
