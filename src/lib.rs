@@ -108,9 +108,9 @@ pub mod testing;
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
 pub use consumer::{
     Batch, CommitOptions, CommitReceipt, Consumer, ConsumerBuilder, ConsumerHandle,
-    DEFAULT_MAX_POLL_INTERVAL, DeadLetter, FrameInfo, Iter, MAX_COMMIT_METADATA, NextBatch,
-    OffsetReset, Processed, Reader, ReaderBuilder, Replayed, Reset, ResetReason, RetryPolicy,
-    Start, dead_letter_headers,
+    DEFAULT_MAX_POLL_INTERVAL, DeadLetter, FrameInfo, InFlight, Iter, MAX_COMMIT_METADATA,
+    NextBatch, OffsetReset, ParallelConsumer, Processed, Reader, ReaderBuilder, Replayed, Reset,
+    ResetReason, RetryPolicy, Start, dead_letter_headers,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;

@@ -7,6 +7,7 @@ use super::{
     commits::{Commits, Mode, Terms, check_mode},
     dead_letter::Outlet,
     overdue::HoldOptions,
+    parallel::ParallelConsumer,
     process::Handling,
     reader::{Parts, ReaderBuilder},
     start::{OffsetReset, Reset, ResetReason, Start},
@@ -98,7 +99,7 @@ impl ConsumerBuilder {
     ///
     /// What the last poll returned is never committed this way, as nobody knows whether it was
     /// processed; so this is at least once, as long as a batch is processed before the next poll.
-    /// To hand records to other threads take [`into_parallel`](Consumer::into_parallel). A record
+    /// To hand records to other threads take [`build_parallel`](Self::build_parallel). A record
     /// that [failed](crate::Batch::fail), and what is behind it, is not committed.
     #[doc(alias = "enable.auto.commit")]
     #[doc(alias = "auto.commit.interval.ms")]
@@ -193,6 +194,38 @@ impl ConsumerBuilder {
             offset_reset: self.offset_reset,
             handling: self.handling,
         })
+    }
+
+    /// The same, for any number of worker threads that acknowledge records one by one, in any
+    /// order: see [`ParallelConsumer`].
+    ///
+    /// At most `max_in_flight` records at a time are handed out and not acknowledged, or
+    /// acknowledged behind one that is not. Several for each worker let the others go on while one
+    /// record takes long.
+    ///
+    /// # Durability
+    ///
+    /// A new group is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build); [`ErrorKind::InvalidOption`] if `max_in_flight` is 0, and with
+    /// [`auto_commit_after`](Self::auto_commit_after) or
+    /// [`commit_before_processing`](Self::commit_before_processing): it is acknowledgements that
+    /// commit.
+    pub fn build_parallel(self, max_in_flight: usize) -> Result<ParallelConsumer> {
+        if max_in_flight == 0 {
+            return Err(Error::option("max_in_flight", "must be at least 1"));
+        }
+        let refused = match self.mode {
+            Mode::Manual => return Ok(ParallelConsumer::new(self.build()?, max_in_flight)),
+            Mode::Auto(_) => "auto_commit_after",
+            Mode::BeforeProcessing => "commit_before_processing",
+        };
+        Err(Error::option(
+            refused,
+            "acknowledging commits, in parallel work",
+        ))
     }
 
     /// Where a group begins that has no offset to go on from.

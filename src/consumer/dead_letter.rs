@@ -15,7 +15,7 @@ pub mod dead_letter_headers {
     /// The directory of that log.
     pub const SOURCE_PATH: &str = "duralog.dead-letter.source-path";
     /// The record's offset there.
-    pub const OFFSET: &str = "duralog.dead-letter.offset";
+    pub const OFFSET: &str = "duralog.dead-letter.source-offset";
     /// The group that could not process it.
     pub const GROUP: &str = "duralog.dead-letter.group";
     /// Why the last attempt failed; at most 4096 bytes of it.

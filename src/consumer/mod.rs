@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+mod acks;
 mod batch;
 mod builder;
 mod commits;
 mod dead_letter;
 mod ledger;
 mod overdue;
+mod parallel;
 mod process;
 mod reader;
 mod receipt;
@@ -15,6 +17,7 @@ mod replay;
 mod retry;
 mod start;
 mod waiting;
+mod work;
 
 pub use batch::{Batch, FrameInfo, Iter};
 pub use builder::ConsumerBuilder;
@@ -22,6 +25,7 @@ pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
 pub(crate) use dead_letter::Outlet;
 pub use dead_letter::{DeadLetter, dead_letter_headers};
 pub use overdue::DEFAULT_MAX_POLL_INTERVAL;
+pub use parallel::{InFlight, ParallelConsumer};
 pub use process::Processed;
 pub(crate) use reader::{GroupPlace, reader_of, reader_of_read_only};
 pub use reader::{Reader, ReaderBuilder};
@@ -144,9 +148,13 @@ impl Consumer {
         Ok(())
     }
 
+    fn note_gaps(&mut self) {
+        self.commits.note(self.reader.batch().gaps());
+    }
+
     /// What is due before a batch is returned; `position` is where it was read from.
     fn after_poll(&mut self, position: Offset) -> Result<()> {
-        self.commits.note(self.reader.batch().gaps());
+        self.note_gaps();
         if !self.commits.is_before_processing() {
             return Ok(());
         }
@@ -157,7 +165,7 @@ impl Consumer {
 
     /// The same, for one who must not wait: what is to be awaited before the batch is returned.
     fn begin_commit_ahead(&mut self) -> Result<Option<CommitReceipt>> {
-        self.commits.note(self.reader.batch().gaps());
+        self.note_gaps();
         if self.commits.is_before_processing() {
             self.commits.begin_commit_ahead(&self.reader)
         } else {

@@ -28,9 +28,13 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn new(reader: &Reader) -> Self {
+        Self::of(reader.source(), reader.signal())
+    }
+
+    pub(super) fn of(source: &Arc<dyn Source>, signal: &Arc<Signal>) -> Self {
         Self {
-            source: Arc::clone(reader.source()),
-            signal: Arc::clone(reader.signal()),
+            source: Arc::clone(source),
+            signal: Arc::clone(signal),
             for_news: NewsPlace::default(),
             for_signal: None,
         }
@@ -301,6 +305,12 @@ pub struct ConsumerHandle {
 }
 
 impl ConsumerHandle {
+    pub(super) fn of(signal: &Arc<Signal>) -> Self {
+        Self {
+            signal: Arc::clone(signal),
+        }
+    }
+
     /// Has the poll that is in progress, or the next one, return at once, with an empty batch, also
     /// where there are records: they come with the poll after it. Several calls before that are
     /// one. (Kafka's `wakeup`, without an exception.)
@@ -367,9 +377,7 @@ impl Consumer {
 
     /// Tells this consumer from other threads to return, to stop, or to pause.
     pub fn handle(&self) -> ConsumerHandle {
-        ConsumerHandle {
-            signal: Arc::clone(self.reader.signal()),
-        }
+        ConsumerHandle::of(self.reader.signal())
     }
 
     /// From now on polls return neither records nor gaps, though the group is held: as
