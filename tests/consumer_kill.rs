@@ -16,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use duralog::{Acks, CommitOptions, Consumer, ConsumerBuilder, Durability, Log, Record};
+use duralog::{
+    Acks, CommitOptions, Consumer, ConsumerBuilder, Durability, Log, Record, RetryPolicy,
+};
 
 /// Tells the test binary that it is a consumer, and of which mode.
 const MODE: &str = "DURALOG_CONSUMER_MODE";
@@ -24,26 +26,30 @@ const DIR: &str = "DURALOG_CONSUMER_DIR";
 const RECORDS: u64 = 2_000;
 const SIGKILL: i32 = 9;
 
-/// A way to consume: its name, how the consumer is built, and what it does with each batch.
+/// Notes that a record was processed.
+type Done<'a> = &'a (dyn Fn(&[u8]) + Sync);
+
+/// A way to consume: its name, how the consumer is built, and what it does until everything was
+/// seen.
 struct Way {
     name: &'static str,
-    build: fn(ConsumerBuilder) -> ConsumerBuilder,
-    consume: fn(Consumer, &mut dyn FnMut(&[u8])),
+    build: fn(ConsumerBuilder, &Path) -> ConsumerBuilder,
+    consume: fn(ConsumerBuilder, Done<'_>),
     at_most_once: bool,
 }
 
 const WAYS: &[Way] = &[
     Way {
         name: "manual",
-        build: |builder| builder,
-        consume: |consumer, done| poll_and(consumer, done, |consumer| consumer.commit()),
+        build: |builder, _| builder,
+        consume: |builder, done| poll_and(builder, done, |consumer| consumer.commit()),
         at_most_once: false,
     },
     Way {
         name: "durable",
-        build: |builder| builder.commit_durability(Durability::Durable),
-        consume: |consumer, done| {
-            poll_and(consumer, done, |consumer| {
+        build: |builder, _| builder.commit_durability(Durability::Durable),
+        consume: |builder, done| {
+            poll_and(builder, done, |consumer| {
                 drop(consumer.commit_async(&CommitOptions::new())?);
                 Ok(())
             });
@@ -52,24 +58,67 @@ const WAYS: &[Way] = &[
     },
     Way {
         name: "auto",
-        build: |builder| builder.auto_commit_after(Duration::from_millis(1)),
-        consume: |consumer, done| poll_and(consumer, done, |_| Ok(())),
+        build: |builder, _| builder.auto_commit_after(Duration::from_millis(1)),
+        consume: |builder, done| poll_and(builder, done, |_| Ok(())),
         at_most_once: false,
     },
     Way {
         name: "before",
-        build: ConsumerBuilder::commit_before_processing,
-        consume: |consumer, done| poll_and(consumer, done, |_| Ok(())),
+        build: |builder, _| builder.commit_before_processing(),
+        consume: |builder, done| poll_and(builder, done, |_| Ok(())),
         at_most_once: true,
+    },
+    Way {
+        name: "process",
+        build: |builder, dir| {
+            let dead = Log::open(dir.join("dead")).unwrap();
+            let twice = RetryPolicy::new()
+                .attempts(2)
+                .backoff(Duration::from_micros(20));
+            builder.retry(twice).dead_letters(&dead)
+        },
+        consume: |builder, done| {
+            let mut consumer = builder.build().unwrap();
+            let processed = consumer.process_pending(|record| {
+                let value = record.value().unwrap();
+                // One in ten is for the dead letters.
+                if value.ends_with(b"7") {
+                    return Err("unlucky");
+                }
+                done(value);
+                Ok(())
+            });
+            processed.unwrap();
+        },
+        at_most_once: false,
+    },
+    Way {
+        name: "parallel",
+        build: |builder, _| builder,
+        consume: |builder, done| {
+            let consumer = builder.build_parallel(16).unwrap();
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while let Some(record) = consumer.take(Duration::ZERO).unwrap() {
+                            done(record.value().unwrap());
+                            record.ack().unwrap();
+                        }
+                    });
+                }
+            });
+        },
+        at_most_once: false,
     },
 ];
 
 /// Polls for ever, or until everything was seen.
 fn poll_and(
-    mut consumer: Consumer,
-    done: &mut dyn FnMut(&[u8]),
+    builder: ConsumerBuilder,
+    done: Done<'_>,
     then: fn(&mut Consumer) -> duralog::Result<()>,
 ) {
+    let mut consumer = builder.build().unwrap();
     while consumer.position() < RECORDS.into() {
         let batch = consumer.poll(Duration::from_secs(1)).unwrap();
         for record in &batch {
@@ -89,17 +138,16 @@ fn consumer() {
     };
     let way = WAYS.iter().find(|way| way.name == mode).unwrap();
     let dir = Path::new(&dir);
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .open(dir.join("done"))
         .unwrap();
     let log = Log::open(dir.join("log")).unwrap();
     let builder = log.consumer("billing").max_poll_records(7);
-    let consumer = (way.build)(builder).build().unwrap();
-    (way.consume)(consumer, &mut |value| {
+    (way.consume)((way.build)(builder, dir), &|value| {
         // In one call, so that a kill leaves the whole line or nothing of it.
-        file.write_all(&[value, b"\n"].concat()).unwrap();
+        (&file).write_all(&[value, b"\n"].concat()).unwrap();
     });
 }
 
@@ -148,8 +196,9 @@ fn kill_until_all_is_seen(way: &Way, dir: &Path, seed: &mut u64) -> usize {
 
 fn check(way: &Way, dir: &Path) -> usize {
     let text = fs::read_to_string(dir.join("done")).unwrap();
+    let letters = dead_letters(&dir.join("dead"));
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-    for line in text.lines() {
+    for line in text.lines().chain(letters.iter().map(String::as_str)) {
         *times.entry(line.parse().unwrap()).or_default() += 1;
     }
     for number in 0..RECORDS {
@@ -161,6 +210,24 @@ fn check(way: &Way, dir: &Path) -> usize {
         }
     }
     times.values().filter(|times| **times > 1).count()
+}
+
+/// What is in the log for dead letters, if there is one.
+fn dead_letters(dir: &Path) -> Vec<String> {
+    if !dir.exists() {
+        return Vec::new();
+    }
+    let log = Log::open(dir).unwrap();
+    let mut reader = log.reader().build().unwrap();
+    let mut letters = Vec::new();
+    loop {
+        let batch = reader.try_poll().unwrap();
+        if batch.is_empty() {
+            return letters;
+        }
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        letters.extend(batch.iter().filter_map(|record| record.value().map(text)));
+    }
 }
 
 fn kill_often(name: &str) {
@@ -194,4 +261,14 @@ fn automatic_commits_skip_nothing_when_the_process_is_killed() {
 #[test]
 fn commits_before_processing_repeat_nothing_when_the_process_is_killed() {
     kill_often("before");
+}
+
+#[test]
+fn processing_and_its_dead_letters_skip_nothing_when_the_process_is_killed() {
+    kill_often("process");
+}
+
+#[test]
+fn acknowledged_work_skips_nothing_when_the_process_is_killed() {
+    kill_often("parallel");
 }

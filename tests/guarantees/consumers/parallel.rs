@@ -63,7 +63,10 @@ fn only_the_prefix_of_what_is_acknowledged_is_committed_and_the_rest_comes_again
                 assert_eq!(consumer.committed(), committed);
             }
             assert_eq!(offsets(&taken), [5]);
-            assert_eq!((consumer.in_flight(), consumer.lag().unwrap().records), (1, 1));
+            assert_eq!(
+                (consumer.in_flight(), consumer.lag().unwrap().records),
+                (1, 1)
+            );
             world.machine.process_crash()
         });
         assert_eq!(committed_on(&disk), Some(5));
