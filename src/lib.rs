@@ -16,8 +16,10 @@
 //!   often it is sent, also after a restart.
 //! * [`Compression`] is chosen for each producer ([`ProducerBuilder::compression`]) and needs a cargo
 //!   feature: `lz4`. Readers read what they find.
-//! * [`Consumer`] reads on behalf of a group and commits what was processed; a [`Reader`] reads
-//!   without a group. Both borrow records from the log, and are told about every [`Gap`].
+//! * [`Consumer`] reads on behalf of a group and commits what was processed.
+//!   [`Consumer::process`] is the short way: a function for each record, retries, dead letters.
+//!   [`Consumer::poll`] and [`Consumer::next`] lend batches; a [`ParallelConsumer`] hands records to
+//!   any number of threads. A [`Reader`] reads without a group. All are told about every [`Gap`].
 //! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
 //!
 //! ```

@@ -287,7 +287,7 @@ impl Reader {
 ///             billing.commit()?;
 ///         }
 ///     }
-///     duralog::Result::Ok(())
+///     Ok::<_, duralog::Error>(())
 /// });
 /// handle.stop(); // it need not wait for the minute to be over
 /// worker.join().unwrap()?;
