@@ -42,7 +42,7 @@ const WAYS: &[Way] = &[
     Way {
         name: "manual",
         build: |builder, _| builder,
-        consume: |builder, done| poll_and(builder, done, |consumer| consumer.commit()),
+        consume: |builder, done| poll_and(builder, done, Consumer::commit),
         at_most_once: false,
     },
     Way {
@@ -127,7 +127,7 @@ fn poll_and(
         then(&mut consumer).unwrap();
     }
     // The last batch of a consumer that commits by itself is committed by the next poll.
-    drop(consumer.poll(Duration::from_millis(5)).unwrap());
+    consumer.poll(Duration::from_millis(5)).unwrap();
 }
 
 /// The child: does nothing when it runs among the tests.

@@ -72,7 +72,7 @@ pub(super) struct Failure {
     pub(super) attempts: u32,
     pub(super) reason: String,
     /// In milliseconds since the Unix epoch.
-    pub(super) first_failure: u64,
+    pub(super) began: u64,
 }
 
 /// The dead letter of a record.
@@ -97,12 +97,13 @@ pub(super) fn dead_letter(
         .header(headers::GROUP, origin.group)
         .header(headers::ERROR, reason)
         .header(headers::ATTEMPTS, failure.attempts.to_string())
-        .header(headers::FIRST_FAILURE, failure.first_failure.to_string())
+        .header(headers::FIRST_FAILURE, failure.began.to_string())
 }
 
 /// At most `max` bytes of a text.
 fn cut(text: &str, max: usize) -> &str {
-    let end = text.floor_char_boundary(max);
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= max).last().unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    CommitOptions, Consumer, ConsumerBuilder,
+    CommitOptions, Consumer, ConsumerBuilder, Reset,
     commits::Commits,
     dead_letter::{Failure, Origin, Outlet, dead_letter},
     reader::Reader,
@@ -28,12 +28,14 @@ const COMMIT_EVERY: Duration = Duration::from_millis(100);
 /// How long one look for records takes at most.
 const LOOK: Duration = Duration::from_secs(3600);
 
+type OnGap = Box<dyn FnMut(&Gap) + Send>;
+
 /// What becomes of records that can't be processed, and of gaps.
 #[derive(Default)]
 pub(super) struct Handling {
     pub(super) retry: RetryPolicy,
     pub(super) dead_letters: Option<Box<dyn Outlet>>,
-    pub(super) on_gap: Option<Box<dyn FnMut(&Gap) + Send>>,
+    pub(super) on_gap: Option<OnGap>,
 }
 
 impl fmt::Debug for Handling {
@@ -46,7 +48,7 @@ impl fmt::Debug for Handling {
 }
 
 /// What [`Consumer::process`] has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Processed {
     /// Records of which an attempt succeeded.
@@ -55,10 +57,11 @@ pub struct Processed {
     pub failures: u64,
     /// Records that were given up: their dead letters are durable.
     pub dead_letters: u64,
-    /// Offsets without a record that were passed: [gaps](Batch::gaps), which `on_gap` was told.
-    ///
-    /// [`Batch::gaps`]: crate::Batch::gaps
+    /// Offsets without a record that were passed: [gaps](crate::Batch::gaps), which `on_gap` was
+    /// told.
     pub lost: u64,
+    /// That the group went on elsewhere than at its committed offset, as that was of no use.
+    pub reset: Option<Reset>,
 }
 
 /// What became of a record.
@@ -167,7 +170,10 @@ impl Consumer {
             let done = contain(|| work(record).map_err(|error| error.to_string()));
             done.unwrap_or_else(|panic| Err(format!("panicked: {panic}")))
         };
-        let mut processed = Processed::default();
+        let mut processed = Processed {
+            reset: self.commits.reset.clone(),
+            ..Processed::default()
+        };
         let wait = end.map_or(LOOK, |_| Duration::ZERO);
         while end.is_none_or(|end| self.reader.position() < end) {
             let is_idle = self.poll(wait)?.is_idle();
@@ -280,7 +286,7 @@ impl Worker<'_> {
             let failure = failure.get_or_insert_with(|| Failure {
                 attempts: 0,
                 reason: String::new(),
-                first_failure: self.reader.source().host().wall_millis(),
+                began: self.reader.source().host().wall_millis(),
             });
             failure.attempts += 1;
             failure.reason = reason;
@@ -330,9 +336,8 @@ impl Worker<'_> {
             let Some(outlet) = &self.handling.dead_letters else {
                 break;
             };
-            let source = match outlet.send(&letter) {
-                Ok(_) => break,
-                Err(error) => error,
+            let Err(source) = outlet.send(&letter) else {
+                break;
             };
             if !source.is_transient() || attempt >= self.handling.retry.attempts {
                 let reason = failure.reason.clone();

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     /// As many records, as one batch or one by one.
     Send(u64, bool),

@@ -46,7 +46,7 @@ fn a_batch_that_is_held_too_long_is_reported_once_when_that_begins() {
                 let before = world.now();
                 assert_eq!(consumer.try_poll().unwrap().len(), 2);
                 let after = world.now();
-                world.machine.sleep(MINUTE - MOMENT);
+                world.machine.sleep(MINUTE.saturating_sub(MOMENT));
                 consumer.commit().unwrap();
                 assert_eq!(taken(&reported), []);
                 assert_eq!(log.stats().overdue_consumers, 0);
@@ -80,7 +80,7 @@ fn who_polls_in_time_or_waits_for_records_is_not_reported() {
             let mut consumer = builder.build().unwrap();
             for _ in 0..10 {
                 assert_eq!(consumer.try_poll().unwrap().len(), 1);
-                world.machine.sleep(MINUTE - MOMENT);
+                world.machine.sleep(MINUTE.saturating_sub(MOMENT));
             }
             // It waits, and holds nothing.
             assert!(consumer.poll(10 * MINUTE).unwrap().is_empty());

@@ -78,7 +78,7 @@ impl Count {
     }
 }
 
-fn poll_once<'a>(future: &mut NextBatch<'a>, waker: &Waker) -> Poll<Vec<u64>> {
+fn poll_once(future: &mut NextBatch<'_>, waker: &Waker) -> Poll<Vec<u64>> {
     let polled = Pin::new(future).poll(&mut Context::from_waker(waker));
     polled.map(|batch| offsets(&batch.unwrap()))
 }
@@ -117,7 +117,7 @@ fn one_append_wakes_all_who_wait() {
             })
             .into();
         send(&written(log), "for all");
-        others.into_iter().for_each(|other| other.join());
+        others.into_iter().for_each(duralog::testing::Joiner::join);
         assert!(world.now() < SOON);
     });
 }
