@@ -88,6 +88,8 @@ struct Model {
     durable: u64,
     /// The last durable commit, and those since.
     commits: Vec<u64>,
+    /// How many commits came before these.
+    before: usize,
     sent: u64,
 }
 
@@ -121,7 +123,24 @@ impl Model {
             possible.contains(&committed) || possible.is_empty() && committed == 0,
             "{committed} is none of {possible:?}, after {end:?}"
         );
+        self.before += self.commits.len();
         self.commits = vec![committed];
+    }
+
+    /// Notes a commit; returns its number.
+    fn commit(&mut self, offset: u64) -> usize {
+        self.commits.push(offset);
+        self.before + self.commits.len() - 1
+    }
+
+    /// A commit is durable, and so are the records below it.
+    fn is_durable(&mut self, number: usize) {
+        // A later one may have been before it.
+        if let Some(superseded) = number.checked_sub(self.before) {
+            self.commits.drain(..superseded);
+            self.before = number;
+            self.durable = self.durable.max(self.commits[0]);
+        }
     }
 }
 
@@ -135,7 +154,8 @@ struct Life<'a> {
     failed: Option<u64>,
     /// Records of the last poll.
     polled: Vec<u64>,
-    receipts: Vec<(u64, CommitReceipt)>,
+    /// With the numbers of their commits.
+    receipts: Vec<(usize, CommitReceipt)>,
 }
 
 impl<'a> Life<'a> {
@@ -218,21 +238,23 @@ impl<'a> Life<'a> {
         let at = Offset::new(offset);
         let durable = CommitOptions::new().durability(Durability::Durable);
         let result = match how {
-            How::Written => self.billing.commit_offset(at),
-            How::Durable => self.billing.commit_offset_with(at, &durable),
-            How::Async => {
-                let receipt = self.billing.commit_offset_async(at, &durable);
-                receipt.map(|receipt| self.receipts.push((offset, receipt)))
+            How::Written => self.billing.commit_offset(at).map(|()| None),
+            How::Durable => {
+                let committed = self.billing.commit_offset_with(at, &durable);
+                committed.map(|()| None)
             }
+            How::Async => self.billing.commit_offset_async(at, &durable).map(Some),
         };
         let committed = self.model.committed();
         match result {
-            Ok(()) => {
+            Ok(receipt) => {
                 assert!(committed <= offset && offset <= self.end());
                 assert!(self.failed.is_none_or(|failed| offset <= failed));
-                self.model.commits.push(offset);
+                let number = self.model.commit(offset);
+                self.receipts
+                    .extend(receipt.map(|receipt| (number, receipt)));
                 if matches!(how, How::Durable) {
-                    self.is_durable(offset);
+                    self.model.is_durable(number);
                 }
             }
             Err(error) => match error.kind() {
@@ -248,20 +270,12 @@ impl<'a> Life<'a> {
         assert_eq!(self.billing.committed(), self.model.committed());
     }
 
-    /// A commit of `offset` is durable, and so are the records below it.
-    fn is_durable(&mut self, offset: u64) {
-        let commits = &mut self.model.commits;
-        let first = commits.iter().position(|commit| *commit == offset);
-        commits.drain(..first.unwrap_or(0));
-        self.model.durable = self.model.durable.max(offset);
-    }
-
     fn sync(&mut self) {
         self.log.sync().unwrap();
         self.model.durable = self.end();
-        for (offset, receipt) in std::mem::take(&mut self.receipts) {
+        for (number, receipt) in std::mem::take(&mut self.receipts) {
             receipt.wait().unwrap();
-            self.is_durable(offset);
+            self.model.is_durable(number);
         }
     }
 
@@ -283,7 +297,7 @@ impl<'a> Life<'a> {
             result.unwrap_err();
         } else {
             result.unwrap();
-            self.model.commits.push(to);
+            self.model.commit(to);
             (self.position, self.failed) = (to, None);
         }
         assert_eq!(self.billing.committed(), self.model.committed());
