@@ -110,9 +110,10 @@ pub mod testing;
 pub use api::{GroupInfo, Log, OptionsInfo, ReadOnlyLog};
 pub use consumer::{
     Batch, CommitOptions, CommitReceipt, Consumer, ConsumerBuilder, ConsumerHandle,
-    DEFAULT_MAX_POLL_INTERVAL, DeadLetter, FrameInfo, InFlight, Iter, MAX_COMMIT_METADATA,
-    NextBatch, OffsetReset, ParallelConsumer, Processed, Reader, ReaderBuilder, Replayed, Reset,
-    ResetReason, RetryPolicy, Start, dead_letter_headers,
+    DEFAULT_MAX_POLL_INTERVAL, DeadLetter, FrameInfo, FrameProducer, InFlight, Iter,
+    MAX_COMMIT_METADATA, NextBatch, OffsetReset, ParallelConsumer, Processed, Reader,
+    ReaderBuilder, Replayed, Reset, ResetReason, RetryPolicy, SequenceCheck, SequenceFinding,
+    SequenceKind, SequenceTotals, Start, dead_letter_headers,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;

@@ -1,6 +1,6 @@
 //! What a poll returns.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{commits::FailMark, start::Reset};
 use crate::{
@@ -23,6 +23,26 @@ pub struct FrameInfo {
     pub stored_bytes: u64,
     /// How its records are compressed there.
     pub compression: Compression,
+    /// The named producer that sent it, if one did.
+    pub producer: Option<FrameProducer>,
+}
+
+/// Who sent a [frame](FrameInfo): a producer [with a name](crate::ProducerBuilder::name).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FrameProducer {
+    /// Its name. A frame holds a number in its place; `None` if nothing that is left of the log says
+    /// whose that is, because of damage.
+    pub name: Option<Arc<str>>,
+    /// The number, which is this name's for ever, in this log.
+    pub id: u32,
+    /// How often the name had been opened: a higher one has fenced those before.
+    #[doc(alias = "producerEpoch")]
+    pub epoch: u32,
+    /// The sequence at the frame's first offset. That of a record is farther by as much as its
+    /// offset is.
+    #[doc(alias = "baseSequence")]
+    pub first_sequence: u64,
 }
 
 /// Records of one poll, borrowed from the reader, in order; and the gaps before or between them.
@@ -103,6 +123,11 @@ impl<'a> Batch<'a> {
         gap.unwrap_or(self.from).min(self.from)
     }
 
+    /// The first offset that is delivered, or is behind it.
+    pub(super) fn from(&self) -> Offset {
+        self.from
+    }
+
     /// The frames that the records are from, in order.
     pub fn frames(&self) -> impl Iterator<Item = FrameInfo> + 'a {
         let cursor = self.cursor;
@@ -111,6 +136,12 @@ impl<'a> Batch<'a> {
             to: span.end(),
             stored_bytes: span.len as u64,
             compression: cursor.compression(span),
+            producer: cursor.sent_by(span).map(|sent| FrameProducer {
+                name: sent.name,
+                id: sent.id,
+                epoch: sent.epoch,
+                first_sequence: sent.first_sequence,
+            }),
         })
     }
 

@@ -15,11 +15,12 @@ mod reader;
 mod receipt;
 mod replay;
 mod retry;
+mod sequence;
 mod start;
 mod waiting;
 mod work;
 
-pub use batch::{Batch, FrameInfo, Iter};
+pub use batch::{Batch, FrameInfo, FrameProducer, Iter};
 pub use builder::ConsumerBuilder;
 pub use commits::{CommitOptions, MAX_COMMIT_METADATA};
 pub(crate) use dead_letter::Outlet;
@@ -32,6 +33,7 @@ pub use reader::{Reader, ReaderBuilder};
 pub use receipt::CommitReceipt;
 pub use replay::Replayed;
 pub use retry::RetryPolicy;
+pub use sequence::{SequenceCheck, SequenceFinding, SequenceKind, SequenceTotals};
 pub use start::{OffsetReset, Reset, ResetReason, Start};
 pub use waiting::{ConsumerHandle, NextBatch};
 

@@ -30,6 +30,7 @@ mod gather;
 mod lag;
 mod maintenance;
 mod members;
+mod names;
 mod open;
 mod place;
 mod plan;

@@ -262,6 +262,12 @@ impl Producers {
         self.entries.len()
     }
 
+    /// The name behind an id, if it is known.
+    pub(super) fn name_of(&self, id: u32) -> Option<Arc<str>> {
+        let entry = self.entries.get(*self.by_id.get(&id)?)?;
+        (!entry.name.is_empty()).then(|| Arc::clone(&entry.name))
+    }
+
     /// What a snapshot says of the producer in this slot; `None` for one that has sent nothing.
     pub(super) fn known(&self, slot: usize) -> Option<Known> {
         let entry = self

@@ -12,7 +12,9 @@ use std::{
 };
 
 use super::{
-    directory, recover,
+    directory,
+    names::Names,
+    recover,
     report::Gap,
     segments::{Spot, load_index, segment_path},
     source::{News, NewsPlace, Source},
@@ -44,6 +46,7 @@ pub(crate) struct ReadOnly {
     state: Mutex<State>,
     /// Futures that wait for what the writer does.
     pub(super) watch: Watch,
+    pub(super) names: Names,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +91,7 @@ impl ReadOnly {
             config,
             state,
             watch: Watch::default(),
+            names: Names::default(),
         })
     }
 
@@ -285,6 +289,14 @@ impl Source for ReadOnly {
 
     /// The writer counts; this changes nothing.
     fn count_loss(&self, _gap: &Gap) {}
+
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn find_name(self: Arc<Self>, id: u32) -> Result<Option<Arc<str>>> {
+        self.search_name(id)
+    }
 
     fn poll_news(
         self: Arc<Self>,

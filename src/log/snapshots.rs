@@ -16,6 +16,7 @@ use std::{
 use super::{
     Shared, Site,
     cursor::{Cursor, Limits},
+    names::Names,
     report::Damage,
     source::Source,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Snapshots {
     /// Of the one that is stored.
     generation: AtomicU64,
     next: Mutex<Next>,
+    /// What readers have asked for.
+    pub(super) names: Names,
 }
 
 #[derive(Debug, Default)]
@@ -69,9 +72,9 @@ struct Waiting {
 pub(super) struct Found {
     /// There may be any.
     named: bool,
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// From here on frames are read.
-    from: Offset,
+    pub(super) from: Offset,
     pub(super) damage: Option<Damage>,
 }
 

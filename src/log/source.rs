@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::{Shared, report::Gap, segments::Spot};
+use super::{Shared, names::Names, report::Gap, segments::Spot};
 use crate::{
     error::Result,
     fs::{Host, WaitId},
@@ -63,6 +63,14 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     fn is_foreign(&self) -> bool;
     /// Counts a gap.
     fn count_loss(&self, gap: &Gap);
+    /// The names of producers that were asked for.
+    fn names(&self) -> &Names;
+    /// The name of a producer, if anything that is left tells it.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `UnsupportedVersion`.
+    fn find_name(self: Arc<Self>, id: u32) -> Result<Option<Arc<str>>>;
     /// Whether there may be such news; else `waker` is called once there may be, or once waiting
     /// for them would be an error. It may be called sooner. Asks for no sync.
     ///
@@ -131,6 +139,14 @@ impl Source for Shared {
 
     fn count_loss(&self, gap: &Gap) {
         Shared::count_loss(self, gap.from, gap.to, gap.reason);
+    }
+
+    fn names(&self) -> &Names {
+        &self.snapshots.names
+    }
+
+    fn find_name(self: Arc<Self>, id: u32) -> Result<Option<Arc<str>>> {
+        Ok(self.name_of(id))
     }
 
     fn poll_news(

@@ -9,6 +9,7 @@ mod overdue;
 mod parallel;
 mod positions;
 mod process;
+mod sequences;
 mod shared_commits;
 mod waiting;
 mod workers;
