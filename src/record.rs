@@ -106,6 +106,12 @@ impl Record {
         self
     }
 
+    /// Without the headers of this name.
+    pub(crate) fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|header| header.name != name);
+        self
+    }
+
     /// The same record, borrowed.
     pub fn as_ref(&self) -> RecordRef<'_> {
         RecordRef {

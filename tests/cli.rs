@@ -16,3 +16,5 @@ mod look;
 mod produce;
 #[path = "cli/refuse.rs"]
 mod refuse;
+#[path = "cli/wait.rs"]
+mod wait;

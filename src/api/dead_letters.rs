@@ -84,7 +84,8 @@ impl Consumer {
     ///
     /// Those of [`poll`](Consumer::poll), [`commit`](Consumer::commit) and a durable
     /// [`send`](crate::Producer::send): what was sent back is committed, and the next call begins
-    /// with what was not. [`InvalidOption`](crate::ErrorKind::InvalidOption) for a consumer that
+    /// with what was not. [`ProcessingFailed`](crate::ErrorKind::ProcessingFailed) if `filter`
+    /// panicked. [`InvalidOption`](crate::ErrorKind::InvalidOption) for a consumer that
     /// [commits before processing](ConsumerBuilder::commit_before_processing).
     pub fn replay(
         &mut self,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     error::{Error, ErrorKind, Result},
-    fs::contain,
+    fs::{Told, contain},
     log::Gap,
     offset::Offset,
     record::RecordRef,
@@ -79,7 +79,7 @@ impl ConsumerBuilder {
     }
 
     /// Has [`process`](Consumer::process) tell this of each gap, before it goes on with the record
-    /// behind it. By default gaps are counted alone.
+    /// behind it. By default gaps are counted alone. A panic of `on_gap` is contained.
     pub fn on_gap(mut self, on_gap: impl FnMut(&Gap) + Send + 'static) -> Self {
         self.handling.on_gap = Some(Box::new(on_gap));
         self
@@ -103,22 +103,23 @@ impl Consumer {
     /// first and the commit.
     ///
     /// ```
-    /// use duralog::{Log, Record};
+    /// use duralog::{Log, Record, RetryPolicy};
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path().join("orders"))?;
     /// let dead = Log::open(dir.path().join("dead-letters"))?;
     /// let producer = log.producer().build()?;
-    /// for order in ["17", "18", "none"] {
+    /// for order in ["none", "17", "18"] {
     ///     producer.send(Record::new(order))?.wait()?;
     /// }
     ///
-    /// let mut billing = log.consumer("billing").dead_letters(&dead).build()?;
+    /// let twice = RetryPolicy::new().attempts(2);
+    /// let mut billing = log.consumer("billing").retry(twice).dead_letters(&dead).build()?;
     /// let handle = billing.handle(); // for another thread, to end it
     /// # let mut seen = 0;
     /// let processed = billing.process(|record| {
     /// #   seen += 1;
-    /// #   if seen == 7 { handle.stop() }
+    /// #   if seen == 4 { handle.stop() }
     ///     let text = String::from_utf8_lossy(record.value().unwrap_or_default());
     ///     text.parse::<u32>().map(|order| println!("{order} is billed"))
     /// })?;
@@ -144,7 +145,8 @@ impl Consumer {
         self.process_until(None, work)
     }
 
-    /// [`process`](Consumer::process) up to where the log ends as this is called.
+    /// [`process`](Consumer::process) up to where the log ends as this is called, and the batch in
+    /// which that is. While the consumer is paused, this waits.
     ///
     /// # Errors
     ///
@@ -174,10 +176,12 @@ impl Consumer {
             reset: self.commits.reset.clone(),
             ..Processed::default()
         };
-        let wait = end.map_or(LOOK, |_| Duration::ZERO);
-        while end.is_none_or(|end| self.reader.position() < end) {
-            let is_idle = self.poll(wait)?.is_idle();
-            if self.reader.signal().is_stopped() || is_idle && end.is_some() {
+        loop {
+            let goes_on = match end {
+                Some(end) => self.poll_pending(end)?,
+                None => !self.poll(LOOK)?.is_idle() || !self.reader.signal().is_stopped(),
+            };
+            if !goes_on {
                 break;
             }
             if let Outcome::Stopped = self.process_batch(&mut work, &mut processed)? {
@@ -185,6 +189,30 @@ impl Consumer {
             }
         }
         Ok(processed)
+    }
+
+    /// Polls once more, unless `end` is reached or the consumer is stopped; whether there is
+    /// something to process. A pause is waited for, and being woken ends nothing.
+    pub(super) fn poll_pending(&mut self, end: Offset) -> Result<bool> {
+        // A wake-up that comes just before a poll takes one.
+        let mut quiet = 0;
+        while quiet < 2 && self.reader.position() < end {
+            let signal = self.reader.signal();
+            if signal.is_stopped() {
+                return Ok(false);
+            }
+            let is_told = signal.told() != Told::Nothing;
+            let wait = if signal.is_paused() {
+                LOOK
+            } else {
+                Duration::ZERO
+            };
+            if !self.poll(wait)?.is_idle() {
+                return Ok(true);
+            }
+            quiet += u32::from(!is_told);
+        }
+        Ok(false)
     }
 
     /// Processes what was polled last.
@@ -261,7 +289,8 @@ impl Worker<'_> {
     fn tell(&mut self, gap: &Gap) {
         self.processed.lost += gap.to.since(gap.from);
         if let Some(on_gap) = &mut self.handling.on_gap {
-            on_gap(gap);
+            // A panic was printed where it began; it must not take the batch with it.
+            drop(contain(|| on_gap(gap)));
         }
     }
 
@@ -290,6 +319,10 @@ impl Worker<'_> {
             });
             failure.attempts += 1;
             failure.reason = reason;
+            if self.reader.signal().is_stopped() {
+                // It may have failed for that alone: it comes again.
+                return Ok(Outcome::Stopped);
+            }
             if failure.attempts >= self.handling.retry.attempts {
                 return self.give_up(record, upto, failure);
             }
@@ -303,7 +336,7 @@ impl Worker<'_> {
     fn wait(&mut self, upto: Offset, backoff: &mut Backoff) -> Result<bool> {
         self.commit(upto)?;
         let host = self.reader.source().host();
-        let until = host.monotonic() + backoff.next(host.random());
+        let until = host.monotonic().saturating_add(backoff.next(host.random()));
         Ok(pause_until(self.reader, until))
     }
 

@@ -1,12 +1,13 @@
 //! Dead letters go back to where they are from.
 
-use std::time::Duration;
-
 use super::{
     CommitOptions, Consumer,
     dead_letter::{DeadLetter, Outlet, dead_letter_headers::REPLAY_OF},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    fs::contain,
+};
 
 /// What [`Consumer::replay`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,10 +36,7 @@ impl Consumer {
         }
         let end = self.reader.end()?;
         let mut replayed = Replayed::default();
-        while self.reader.position() < end {
-            if self.poll(Duration::ZERO)?.is_idle() {
-                break;
-            }
+        while self.poll_pending(end)? {
             let (reader, commits) = (&mut self.reader, &mut self.commits);
             let batch = reader.batch();
             let mut upto = batch.start();
@@ -50,16 +48,14 @@ impl Consumer {
                     Some(letter) if letter.source_log() != outlet.log_id() => {
                         replayed.foreign += 1;
                     }
-                    Some(letter) if !filter(&letter) => replayed.filtered += 1,
-                    Some(letter) => {
-                        let from = format!("{}:{}", letter.group(), letter.offset());
-                        let record = letter.record().header(REPLAY_OF, from);
-                        if let Err(error) = outlet.send(&record) {
+                    Some(letter) => match send_back(&letter, outlet, &mut filter) {
+                        Ok(true) => replayed.replayed += 1,
+                        Ok(false) => replayed.filtered += 1,
+                        Err(error) => {
                             failed = Some(error);
                             break;
                         }
-                        replayed.replayed += 1;
-                    }
+                    },
                 }
                 upto = offset.next();
             }
@@ -79,4 +75,24 @@ impl Consumer {
         }
         Ok(replayed)
     }
+}
+
+/// Sends a letter back, if the filter wants it; whether it does. A panic of the filter is an error,
+/// so that what was polled behind the letter is not lost with it.
+fn send_back(
+    letter: &DeadLetter<'_>,
+    outlet: &dyn Outlet,
+    filter: &mut impl FnMut(&DeadLetter<'_>) -> bool,
+) -> Result<bool> {
+    let is_wanted = contain(|| filter(letter)).map_err(|panic| ErrorKind::ProcessingFailed {
+        offset: letter.offset(),
+        attempts: 1,
+        reason: format!("panicked: {panic}"),
+    })?;
+    if is_wanted {
+        let from = format!("{}:{}", letter.group(), letter.offset());
+        let record = letter.record().without_header(REPLAY_OF);
+        outlet.send(&record.header(REPLAY_OF, from))?;
+    }
+    Ok(is_wanted)
 }

@@ -14,3 +14,4 @@ mod opening;
 mod real_disks;
 mod receipts;
 mod recovery;
+mod waiting;

@@ -332,6 +332,55 @@ fn stopping_ends_it_at_once_also_in_the_pause_before_another_try() {
 }
 
 #[test]
+fn a_record_that_fails_once_it_is_stopped_is_not_given_up() {
+    in_both_modes(0..2, |case| {
+        run(&case.world(), |world| {
+            let (log, dead) = (world.open(), open_dead(world));
+            send_all(&log, &["good", "bad"]);
+            let once = RetryPolicy::new().attempts(1);
+            let builder = log.consumer("billing").retry(once).dead_letters(&dead);
+            let mut consumer = builder.build().unwrap();
+            let handle = consumer.handle();
+            let processed = consumer.process(|record| pick(record).inspect_err(|_| handle.stop()));
+            assert_eq!(processed.unwrap().dead_letters, 0);
+            assert_eq!(
+                (consumer.committed().get(), dead.log_end_offset().get()),
+                (1, 0)
+            );
+        });
+    });
+}
+
+#[test]
+fn to_be_woken_or_paused_ends_nothing_that_is_pending() {
+    in_both_modes(0..3, |case| {
+        run(&case.world(), |world| {
+            let log = world.open();
+            send_all(&log, &["good", "good", "good"]);
+            let mut consumer = billing(&log).max_poll_records(1).build().unwrap();
+            let handle = consumer.handle();
+            handle.wake();
+            let processed = consumer.process_pending(|record| {
+                handle.wake();
+                if record.offset().unwrap() == 1 {
+                    handle.pause();
+                    let handle = handle.clone();
+                    drop(world.spawn("resumes", move |world| {
+                        world.machine.sleep(Duration::from_secs(5));
+                        handle.resume();
+                    }));
+                }
+                pick(record)
+            });
+            assert_eq!(
+                (processed.unwrap().records, consumer.committed().get()),
+                (3, 3)
+            );
+        });
+    });
+}
+
+#[test]
 fn it_waits_for_records_to_come_until_it_is_stopped() {
     in_both_modes(0..3, |case| {
         run(&case.world(), |world| {
