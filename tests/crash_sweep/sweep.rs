@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// Disks drawn at random for each point, beside those that are the same for all.
-const DRAWN: u64 = 4;
+const DRAWN: u64 = 2;
 /// Recoveries of each job that are crashed themselves.
-const RECOVERIES: usize = 8;
+const RECOVERIES: usize = 5;
 
 /// A workload in one write mode, with one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
