@@ -67,6 +67,10 @@ impl FileSystem for CountingHost {
         self.real.rename(from, to)
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.replace(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.real.remove_file(path)
     }
