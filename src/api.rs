@@ -270,6 +270,12 @@ impl ReadOnlyLog {
             flush: config.flush,
             fsync: config.fsync,
             write_mode: config.write_mode,
+            cleanup_policy: config.compaction.policy,
+            tombstone_retention: config.compaction.tombstone_retention,
+            min_compaction_lag: config.compaction.min_lag,
+            min_dirty_ratio: config.compaction.min_dirty.get(),
+            compaction_memory: config.compaction.memory as u64,
+            compaction_rate: config.compaction.rate,
         }
     }
 
@@ -365,7 +371,7 @@ impl ReadOnlyLog {
 }
 
 /// The options of a log, as [`ReadOnlyLog::options`] tells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OptionsInfo {
     /// [`LogOptions::segment_bytes`].
@@ -380,4 +386,16 @@ pub struct OptionsInfo {
     pub fsync: crate::options::Fsync,
     /// [`LogOptions::write_mode`].
     pub write_mode: crate::options::WriteMode,
+    /// [`LogOptions::cleanup_policy`].
+    pub cleanup_policy: crate::options::CleanupPolicy,
+    /// [`LogOptions::tombstone_retention`].
+    pub tombstone_retention: std::time::Duration,
+    /// [`LogOptions::min_compaction_lag`].
+    pub min_compaction_lag: std::time::Duration,
+    /// [`LogOptions::min_dirty_ratio`].
+    pub min_dirty_ratio: f64,
+    /// [`LogOptions::compaction_memory`].
+    pub compaction_memory: u64,
+    /// [`LogOptions::compaction_rate`].
+    pub compaction_rate: u64,
 }

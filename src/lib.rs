@@ -111,9 +111,11 @@ pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use log::{Damage, Gap, GapReason, RecoveryReport, SegmentInfo, Stats, VerifyReport};
 pub use offset::Offset;
 pub use options::{
-    Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
-    DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
-    OnDamage, ReadMode, WriteMode,
+    Acks, CleanupPolicy, Compression, DEFAULT_COMPACTION_MEMORY, DEFAULT_COMPACTION_RATE,
+    DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MIN_DIRTY_RATIO, DEFAULT_SEGMENT_AGE,
+    DEFAULT_SEGMENT_BYTES, DEFAULT_TOMBSTONE_RETENTION, FlushPolicy, Fsync, LogOptions,
+    MAX_COMPACTION_MEMORY, MAX_SEGMENT_BYTES, MIN_COMPACTION_MEMORY, MIN_SEGMENT_BYTES, OnDamage,
+    ReadMode, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
-    options::{FlushPolicy, Fsync, WriteMode},
+    options::{CleanupPolicy, FlushPolicy, Fsync, Ratio, WriteMode},
 };
 
 pub(crate) const KIND: SlotKind = SlotKind {
@@ -20,6 +20,12 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
+const CLEANUP_POLICY: u8 = 7;
+const TOMBSTONE_RETENTION: u8 = 8;
+const MIN_COMPACTION_LAG: u8 = 9;
+const MIN_DIRTY_RATIO: u8 = 10;
+const COMPACTION_MEMORY: u8 = 11;
+const COMPACTION_RATE: u8 = 12;
 
 /// Options as they are stored; `None` where never given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +36,12 @@ pub(crate) struct StoredOptions {
     pub(crate) flush: Option<FlushPolicy>,
     pub(crate) fsync: Option<Fsync>,
     pub(crate) write_mode: Option<WriteMode>,
+    pub(crate) cleanup_policy: Option<CleanupPolicy>,
+    pub(crate) tombstone_retention: Option<Duration>,
+    pub(crate) min_compaction_lag: Option<Duration>,
+    pub(crate) min_dirty_ratio: Option<Ratio>,
+    pub(crate) compaction_memory: Option<u64>,
+    pub(crate) compaction_rate: Option<u64>,
 }
 
 impl StoredOptions {
@@ -42,7 +54,67 @@ impl StoredOptions {
             flush: self.flush.or(older.flush),
             fsync: self.fsync.or(older.fsync),
             write_mode: self.write_mode.or(older.write_mode),
+            cleanup_policy: self.cleanup_policy.or(older.cleanup_policy),
+            tombstone_retention: self.tombstone_retention.or(older.tombstone_retention),
+            min_compaction_lag: self.min_compaction_lag.or(older.min_compaction_lag),
+            min_dirty_ratio: self.min_dirty_ratio.or(older.min_dirty_ratio),
+            compaction_memory: self.compaction_memory.or(older.compaction_memory),
+            compaction_rate: self.compaction_rate.or(older.compaction_rate),
         }
+    }
+}
+
+impl StoredOptions {
+    fn put_compaction(&self, mut put: impl FnMut(u8, &[u64])) {
+        if let Some(policy) = self.cleanup_policy {
+            let number = match policy {
+                CleanupPolicy::Delete => 1,
+                CleanupPolicy::Compact => 2,
+                CleanupPolicy::CompactAndDelete => 3,
+            };
+            put(CLEANUP_POLICY, &[number]);
+        }
+        let numbers = [
+            (TOMBSTONE_RETENTION, self.tombstone_retention.map(millis)),
+            (MIN_COMPACTION_LAG, self.min_compaction_lag.map(millis)),
+            (MIN_DIRTY_RATIO, self.min_dirty_ratio.map(|ratio| ratio.0)),
+            (COMPACTION_MEMORY, self.compaction_memory),
+            (COMPACTION_RATE, self.compaction_rate),
+        ];
+        for (tag, number) in numbers {
+            if let Some(number) = number {
+                put(tag, &[number]);
+            }
+        }
+    }
+
+    /// Takes in an option of compaction; whether it is one.
+    fn take_compaction(&mut self, tag: u8, value: &mut Reader<'_>) -> Result<bool, DecodeError> {
+        match tag {
+            CLEANUP_POLICY => {
+                self.cleanup_policy = Some(match value.u64()? {
+                    1 => CleanupPolicy::Delete,
+                    2 => CleanupPolicy::Compact,
+                    3 => CleanupPolicy::CompactAndDelete,
+                    _ => {
+                        return Err(DecodeError::Field {
+                            field: "cleanup policy option",
+                        });
+                    }
+                });
+            }
+            TOMBSTONE_RETENTION => {
+                self.tombstone_retention = Some(Duration::from_millis(value.u64()?));
+            }
+            MIN_COMPACTION_LAG => {
+                self.min_compaction_lag = Some(Duration::from_millis(value.u64()?));
+            }
+            MIN_DIRTY_RATIO => self.min_dirty_ratio = Some(Ratio(value.u64()?)),
+            COMPACTION_MEMORY => self.compaction_memory = Some(value.u64()?),
+            COMPACTION_RATE => self.compaction_rate = Some(value.u64()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -94,6 +166,7 @@ impl Meta {
             };
             put(WRITE_MODE, &[number]);
         }
+        options.put_compaction(put);
         bytes
     }
 
@@ -139,7 +212,11 @@ impl Meta {
                         }
                     });
                 }
-                _ => return Err(DecodeError::Field { field: "option" }),
+                _ => {
+                    if !options.take_compaction(tag, &mut value)? {
+                        return Err(DecodeError::Field { field: "option" });
+                    }
+                }
             }
             if !value.rest().is_empty() {
                 return Err(DecodeError::Length { length: len.into() });
@@ -170,6 +247,12 @@ mod tests {
             flush: Some(FlushPolicy::every_messages(5).or_every(Duration::from_millis(7))),
             fsync: Some(Fsync::Full),
             write_mode: Some(WriteMode::Buffered),
+            cleanup_policy: Some(CleanupPolicy::CompactAndDelete),
+            tombstone_retention: Some(Duration::from_secs(8)),
+            min_compaction_lag: Some(Duration::from_millis(9)),
+            min_dirty_ratio: Some(Ratio(10)),
+            compaction_memory: Some(11 << 20),
+            compaction_rate: Some(12 << 20),
         };
         for options in [options, StoredOptions::default()] {
             let meta = Meta {

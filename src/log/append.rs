@@ -354,6 +354,7 @@ impl PreparedSegment {
             base: Offset::MAX,
             previous_end: Offset::MAX,
             created,
+            compacted: None,
         };
         match open_writer(&file, header, 0, site) {
             Ok(writer) => Ok(Self { path, writer }),

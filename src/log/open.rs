@@ -187,7 +187,7 @@ impl Opening {
         if on_damage == OnDamage::Refuse {
             refuse_damage(&report.damage)?;
         }
-        self.remove_prepared(listing)?;
+        self.remove_leftovers(listing)?;
         let groups_ahead = self.groups_ahead(plan.end)?;
         let dense = clean
             || (report.same_boot
@@ -310,9 +310,10 @@ impl Opening {
         }
     }
 
-    /// Removes segments that were prepared for an earlier writer.
-    fn remove_prepared(&self, listing: &Listing) -> Result<()> {
-        for name in &listing.prepared {
+    /// Removes segments that were prepared for an earlier writer, and what a compaction was writing:
+    /// what it replaced was durable before.
+    fn remove_leftovers(&self, listing: &Listing) -> Result<()> {
+        for name in listing.prepared.iter().chain(&listing.cleaned) {
             let path = self.site.dir.join(name);
             self.site
                 .host

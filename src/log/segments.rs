@@ -17,7 +17,7 @@ use crate::{
     },
     fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
     offset::Offset,
-    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, View, build_index},
+    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, Shape, View, build_index},
     slot_file::sync_failed,
 };
 
@@ -312,14 +312,14 @@ impl Segment {
         let file = host
             .open(&self.path, Access::Read)
             .map_err(|error| Error::io("open", &self.path, error))?;
-        let (base, seed) = (self.base, header.seed());
+        let shape = Shape::from(&header);
         let view = if copy || end == 0 {
-            View::copied(base, seed, file, End::Fixed(end))
+            View::copied(shape, file, End::Fixed(end))
         } else {
             let reader = file
                 .map_reader(end)
                 .map_err(|error| Error::io("map", &self.path, error))?;
-            View::mapped(base, seed, reader)
+            View::mapped(shape, reader)
         };
         state.view = Some(view.clone());
         Ok(Some((view, true)))

@@ -199,7 +199,7 @@ impl Shared {
                 if let Some(sender) = frame.and_then(|frame| frame.sender) {
                     appender
                         .producers
-                        .replay(&sender, span.first, span.count.into());
+                        .replay(&sender, span.first, span.offsets.into());
                 }
             }
             if cursor.position() == before {

@@ -185,7 +185,7 @@ impl ReadOnly {
                 len,
             ));
         };
-        let scanner = Scanner::new(header.seed(), base, limit, FRAMES_START, base);
+        let scanner = Scanner::whole((&header).into(), limit);
         let survey = recover::survey(&*file, &path, len, scanner.clone())?;
         report.frames += survey.frames;
         if survey.packed > 0 {

@@ -190,15 +190,14 @@ pub(crate) fn build_index(
     header: &SegmentHeader,
     bytes: &mut impl Bytes,
 ) -> io::Result<Vec<Entry>> {
-    let (seed, base) = (header.seed(), header.base);
-    let mut scanner = Scanner::new(seed, base, Offset::MAX, FRAMES_START, base);
+    let mut scanner = Scanner::whole(header.into(), Offset::MAX);
     let mut pace = Pace::from_start();
     let mut entries = Vec::new();
     loop {
         match scanner.step(bytes)? {
             Found::Frame(frame) => {
                 if pace.takes(frame.position) {
-                    entries.push(entry_of(&frame, base));
+                    entries.push(entry_of(&frame, header.base));
                 }
             }
             Found::Hole(_) => {}

@@ -386,7 +386,7 @@ fn a_renamed_file_has_its_old_name_or_its_new_one_or_both() {
 
 #[test]
 fn a_name_whose_file_was_replaced_stands_for_the_old_one_or_the_new_one_until_the_directory_is_synced()
-{
+ {
     on_machine(0, b"old", |machine, _| {
         let new = make(machine, "/data/new", b"new");
         new.sync(SyncKind::Data).unwrap();

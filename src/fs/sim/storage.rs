@@ -285,7 +285,10 @@ impl Storage {
     /// `NotFound`, `NotADirectory`, `IsADirectory`.
     pub(super) fn replace(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let from = self.entry_of_file(from)?;
-        if self.find(to).is_ok_and(|found| self.kind(found) == Kind::Directory) {
+        if self
+            .find(to)
+            .is_ok_and(|found| self.kind(found) == Kind::Directory)
+        {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         let (dir, name) = self.split(to)?;
