@@ -8,7 +8,9 @@ use crate::{
     fs::{Host, RealHost},
     group,
     handle::LogHandle,
-    log::{self, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
+    log::{
+        self, CompactionReport, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport,
+    },
     offset::Offset,
     options::LogOptions,
     producer::ProducerBuilder,
@@ -129,6 +131,69 @@ impl Log {
         self.handle.check_open()?;
         self.handle.sync_until(self.handle.end())?;
         Ok(self.handle.durable())
+    }
+
+    /// Compacts the log now, as far as [`LogOptions::min_compaction_lag`] allows: of each key, the
+    /// last record is left, at the offset that it has. The active segment is left alone, and so is all that is not durable yet.
+    /// Tombstones go once they were kept for [`LogOptions::tombstone_retention`]. Records without a
+    /// key, from before the log was compacted, are kept. (In the background it is compacted
+    /// anyway, by [`LogOptions::min_dirty_ratio`]; what that has begun is dropped, and begun anew here.)
+    ///
+    /// Readers and consumers go on undisturbed, wherever they are. What was removed is no
+    /// [gap](crate::Gap): readers pass over it, and seeking to it leads to the next record. A batch
+    /// of which records were removed is still one; named producers know what they have sent.
+    ///
+    /// A segment that can't be read is [skipped](CompactionReport::skipped), and the others are
+    /// compacted.
+    ///
+    /// ```
+    /// use duralog::{CleanupPolicy, Log, MIN_SEGMENT_BYTES, Record};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options()
+    ///     .cleanup_policy(CleanupPolicy::Compact)
+    ///     .segment_bytes(MIN_SEGMENT_BYTES)
+    ///     .open(dir.path())?;
+    /// let producer = log.producer().build()?;
+    /// for number in 0..1_000 {
+    ///     producer.send(Record::new(vec![0; 100]).key(format!("order-{}", number % 10)))?;
+    /// }
+    /// log.sync()?;
+    /// # while log.compact()?.segments < 10 { std::thread::yield_now(); }
+    /// let report = log.compact()?;
+    /// assert!(report.records_after <= 10);
+    /// assert_eq!(log.log_end_offset(), 1_000);
+    /// # log.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// Each segment is replaced in one step by one that is durable. If a crash comes at any moment, the next opening
+    /// finds each of them as it was or as it is now; what was kept survives a power cut if it did before.
+    ///
+    /// # Concurrency
+    ///
+    /// Appending and reading go on meanwhile. Of several calls, one after the other compacts.
+    ///
+    /// # Errors
+    ///
+    /// [`NotCompacted`](crate::ErrorKind::NotCompacted);
+    /// [`StorageFull`](crate::ErrorKind::StorageFull) (room for one segment is needed),
+    /// [`Io`](crate::ErrorKind::Io), [`SyncFailed`](crate::ErrorKind::SyncFailed),
+    /// [`Closed`](crate::ErrorKind::Closed). What was compacted by then stays so.
+    pub fn compact(&self) -> Result<CompactionReport> {
+        self.handle.compact()
+    }
+
+    /// What came of the last compaction, in the background or [now](Log::compact), since the log was
+    /// opened; `None` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// (Inside:) those of `compact`. In the background it is tried again.
+    pub fn last_compaction(&self) -> Option<Result<CompactionReport>> {
+        self.handle.last_compaction()
     }
 
     /// What opening found and did.

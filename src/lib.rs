@@ -108,7 +108,10 @@ pub use consumer::{
     Batch, Consumer, ConsumerBuilder, FrameInfo, Iter, Reader, ReaderBuilder, Start,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
-pub use log::{Damage, Gap, GapReason, RecoveryReport, SegmentInfo, Stats, VerifyReport};
+pub use log::{
+    CompactionReport, Damage, Gap, GapReason, RecoveryReport, SegmentInfo, SkippedSegment, Stats,
+    VerifyReport,
+};
 pub use offset::Offset;
 pub use options::{
     Acks, CleanupPolicy, Compression, DEFAULT_COMPACTION_MEMORY, DEFAULT_COMPACTION_RATE,

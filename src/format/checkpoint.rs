@@ -50,13 +50,23 @@ pub(crate) struct ProducersMark {
 }
 
 /// How far the log is compacted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cleaned {
     /// No record below has a later one of the same key below.
     pub(crate) below: Offset,
     /// Except in segments from here on, which could not be read then; the end of all offsets if
     /// there were none.
     pub(crate) redo: Offset,
+}
+
+impl Default for Cleaned {
+    /// Nothing is compacted.
+    fn default() -> Self {
+        Self {
+            below: Offset::ZERO,
+            redo: Offset::MAX,
+        }
+    }
 }
 
 /// Records lost so far, by reason.

@@ -110,6 +110,11 @@ impl<'a> Frame<'a> {
         self.attributes & PLAIN != 0
     }
 
+    /// Its attributes without what stands in front of the body.
+    pub(crate) fn of_body(&self) -> u16 {
+        self.attributes & !(PRODUCER | SPARSE)
+    }
+
     /// How its records are compressed.
     #[inline]
     pub(crate) fn compression(&self) -> Compression {

@@ -20,12 +20,12 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
-const CLEANUP_POLICY: u8 = 7;
-const TOMBSTONE_RETENTION: u8 = 8;
-const MIN_COMPACTION_LAG: u8 = 9;
-const MIN_DIRTY_RATIO: u8 = 10;
-const COMPACTION_MEMORY: u8 = 11;
-const COMPACTION_RATE: u8 = 12;
+const CLEANUP_POLICY: u8 = 32;
+const TOMBSTONE_RETENTION: u8 = 33;
+const MIN_COMPACTION_LAG: u8 = 34;
+const MIN_DIRTY_RATIO: u8 = 35;
+const COMPACTION_MEMORY: u8 = 36;
+const COMPACTION_RATE: u8 = 37;
 
 /// Options as they are stored; `None` where never given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -156,8 +156,8 @@
 //!
 //! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value. Numbers are
 //!   u64, times in ms: 1 segment bytes, 2 segment age, 3 record bytes, 4 flush (records, interval; 0
-//!   is none), 5 fsync, 6 write mode, 7 cleanup policy (1 delete, 2 compact, 3 both), 8 tombstone
-//!   retention, 9 compaction lag, 10 dirty ratio in millionths, 11 compaction memory, 12 compaction
+//!   is none), 5 fsync, 6 write mode, 32 cleanup policy (1 delete, 2 compact, 3 both), 33 tombstone
+//!   retention, 34 compaction lag, 35 dirty ratio in millionths, 36 compaction memory, 37 compaction
 //!   rate.
 //! * `checkpoint` ("dlogCHK\n"): durable offset u64, its segment's base u64, its position there
 //!   u64, the append time before it u64 ms, reservation u64, log start u64, boot id 16 bytes, flags u8 (bit 0: closed in order,

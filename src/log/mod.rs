@@ -2,7 +2,8 @@
 //!
 //! All locks of a log are here, and they are taken in this order:
 //!
-//! 1. the paces of the maintenance (each step's own); what is stored of producers,
+//! 1. the paces of the maintenance (each step's own), and whose turn it is to compact; the files of
+//!    segments, while they are replaced; what is stored of producers,
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark,
@@ -22,6 +23,7 @@ use std::{
 mod ahead;
 mod append;
 mod checkpointer;
+mod compaction;
 mod cursor;
 mod directory;
 mod gather;
@@ -47,7 +49,7 @@ pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
-pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
+pub use report::{CompactionReport, Damage, Gap, GapReason, RecoveryReport, SkippedSegment, Stats};
 pub(crate) use source::Source;
 pub(crate) use sync::{WaiterId, sync_kind};
 pub use verify::{SegmentInfo, VerifyReport};
@@ -91,6 +93,7 @@ pub(crate) struct Shared {
     /// The segment to be rolled to next.
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
+    cleaner: compaction::Cleaner,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,
@@ -144,6 +147,7 @@ impl Shared {
         // An append that saw the log open may still hold the lock; after this none comes.
         let end = self.append.lock().next;
         self.maintenance.stop();
+        self.stop_cleaning();
         let result = self.make_clean(end);
         self.wake_readers();
         self.wake_all_waiters();

@@ -11,8 +11,8 @@ use crate::{
     format::{
         file_name,
         frame::Stamp,
-        index,
-        segment::{FOOTER_LEN, Footer, SegmentHeader},
+        index::{self, Entry},
+        segment::{Compacted, FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
     fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
@@ -59,6 +59,8 @@ struct State {
     frames_end: Option<usize>,
     /// The footer, once the segment is rolled.
     footer: Option<FooterState>,
+    /// Another file has its name: this view is the only way to its own.
+    retired: bool,
 }
 
 /// How far a rolled segment is on its way to be sealed.
@@ -183,6 +185,11 @@ impl Segment {
             self.state.lock().footer = Some(FooterState::Written);
         }
         let mut state = self.state.lock();
+        if state.retired {
+            // It goes when nobody reads it any more.
+            state.file = None;
+            return Ok(true);
+        }
         if state
             .view
             .as_ref()
@@ -234,7 +241,24 @@ impl Segment {
             _ => build_index(header, &mut FileBytes::new(file, frames_end)),
         };
         let Ok(entries) = entries else { return Ok(()) };
-        let stored = self.put_index(host, &index::encode(header.id, header.base, &entries), sync);
+        self.put_entries(host, &entries, sync)
+    }
+
+    /// Writes the index. Where that fails there is none.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`.
+    pub(super) fn put_entries(
+        &self,
+        host: &dyn Host,
+        entries: &[Entry],
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let Some(header) = &self.header else {
+            return Ok(());
+        };
+        let stored = self.put_index(host, &index::encode(header.id, header.base, entries), sync);
         if stored.is_err() {
             drop(host.remove_file(&self.index_path()));
         }
@@ -258,7 +282,7 @@ impl Segment {
         file.sync(kind).map_err(|error| sync_failed(&path, error))
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(super) fn index_path(&self) -> PathBuf {
         self.path.with_file_name(file_name::index(self.base))
     }
 
@@ -302,7 +326,16 @@ impl Segment {
         let Some(header) = self.header else {
             return Ok(None);
         };
-        let mut state = self.state.lock();
+        self.view_in(&mut self.state.lock(), header, host, copy)
+    }
+
+    fn view_in(
+        &self,
+        state: &mut State,
+        header: SegmentHeader,
+        host: &dyn Host,
+        copy: bool,
+    ) -> Result<Option<(View, bool)>> {
         if let Some(view) = &state.view {
             return Ok(Some((view.clone(), false)));
         }
@@ -328,10 +361,63 @@ impl Segment {
     /// Forgets the view, unless the segment still needs its own.
     fn release_view(&self) {
         let mut state = self.state.lock();
-        if state.file.is_none() && state.frames_end.is_some() {
+        if state.file.is_none() && state.frames_end.is_some() && !state.retired {
             state.view = None;
             self.index.lock().loaded = None;
         }
+    }
+}
+
+/// What compaction asks of a segment, and does with it.
+impl Segment {
+    /// Whether it is durable as a whole, and has its footer.
+    pub(super) fn is_sealed(&self) -> bool {
+        let state = self.state.lock();
+        let written = !matches!(state.footer, Some(FooterState::Unwritten(_)));
+        state.frames_end.is_some() && written
+    }
+
+    /// Bytes of its file, once it is sealed.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let frames_end = self.state.lock().frames_end;
+        frames_end.map_or(0, |end| (end + FOOTER_LEN) as u64)
+    }
+
+    pub(super) fn compacted(&self) -> Option<Compacted> {
+        self.header?.compacted
+    }
+
+    /// The append time of the last frame of a sealed segment, if it can be read.
+    pub(super) fn last_time(&self, host: &dyn Host) -> Option<u64> {
+        if let Some(compacted) = self.compacted() {
+            return Some(compacted.last_time);
+        }
+        let end = self.state.lock().frames_end?;
+        let file = host.open(&self.path, Access::Read).ok()?;
+        let end = end + FOOTER_LEN;
+        let footer = super::recover::read_footer(&*file, &self.path, end, &self.header?);
+        Some(footer.ok()??.0.last_time)
+    }
+
+    /// Its file is about to lose its name to another one: from now on whoever comes with this segment in hand
+    /// is served by a view of its own file.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if it can't be opened; nothing is changed then.
+    pub(super) fn retire(&self, host: &dyn Host, copy: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        if let Some(header) = self.header {
+            self.view_in(&mut state, header, host, copy)?;
+            state.retired = true;
+        }
+        Ok(())
+    }
+
+    /// It kept its name.
+    pub(super) fn unretire(&self) {
+        self.state.lock().retired = false;
+        self.release_view();
     }
 }
 
@@ -357,7 +443,7 @@ pub(crate) fn load_index(
 }
 
 /// A footer frame at `position`.
-fn encode_footer(header: &SegmentHeader, footer: &Footer, position: usize) -> Vec<u8> {
+pub(super) fn encode_footer(header: &SegmentHeader, footer: &Footer, position: usize) -> Vec<u8> {
     let mut bytes = vec![0; FOOTER_LEN];
     let stamp = Stamp {
         relative_offset: u32::try_from(footer.end.since(header.base)).unwrap_or(u32::MAX),
@@ -421,6 +507,33 @@ impl Segments {
     /// The base offsets of all.
     pub(crate) fn bases(&self) -> Vec<Offset> {
         self.table.read().keys().copied().collect()
+    }
+
+    /// All but the last one, each with where the log ended behind it.
+    pub(super) fn all_with_ends(&self) -> Vec<(Arc<Segment>, Offset)> {
+        let table = self.table.read();
+        let pairs = table.values().zip(table.values().skip(1));
+        pairs
+            .map(|(segment, next)| (Arc::clone(segment), next.previous_end))
+            .collect()
+    }
+
+    /// The segment with this base.
+    pub(super) fn at(&self, base: Offset) -> Option<Arc<Segment>> {
+        self.table.read().get(&base).cloned()
+    }
+
+    /// Whether this one is in the table, and no other in its place.
+    pub(super) fn is_current(&self, segment: &Arc<Segment>) -> bool {
+        let found = self.at(segment.base);
+        found.is_some_and(|found| Arc::ptr_eq(&found, segment))
+    }
+
+    /// Puts a segment in the place of another one. Who reads that one goes on.
+    pub(super) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
+        self.push(new);
+        let mut cached = self.cached.lock();
+        cached.retain(|segment| !Arc::ptr_eq(segment, old));
     }
 
     /// The last segment.
