@@ -63,7 +63,8 @@
 //! # Threads
 //!
 //! Two background threads, `duralog-ahead` and `duralog-settle`, serve all logs of a file system,
-//! however many are open; they end with the last one. A producer that lingers has one of its own.
+//! however many are open, and a third one, `duralog-clean`, those that let go of old records; they
+//! end with the last log. A producer that lingers has one of its own.
 //!
 //! # Limits
 //!
@@ -118,7 +119,7 @@ pub use options::{
     DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MIN_DIRTY_RATIO, DEFAULT_SEGMENT_AGE,
     DEFAULT_SEGMENT_BYTES, DEFAULT_TOMBSTONE_RETENTION, FlushPolicy, Fsync, LogOptions,
     MAX_COMPACTION_MEMORY, MAX_SEGMENT_BYTES, MIN_COMPACTION_MEMORY, MIN_SEGMENT_BYTES, OnDamage,
-    ReadMode, WriteMode,
+    ReadMode, Retention, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

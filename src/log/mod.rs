@@ -23,6 +23,7 @@ use std::{
 mod ahead;
 mod append;
 mod checkpointer;
+mod clean;
 mod compaction;
 mod cursor;
 mod directory;
