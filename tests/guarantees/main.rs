@@ -12,6 +12,7 @@ mod sim;
 mod common;
 
 mod acks;
+mod compaction;
 mod failures;
 mod flush;
 mod losses;
