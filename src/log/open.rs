@@ -370,8 +370,11 @@ impl Opening {
                 let last_time = survey
                     .last_time
                     .unwrap_or(recovered.checkpoint.durable.time);
+                // What stood behind a hole in the tail is cut, and not to be counted.
+                let mut holes = survey.holes.iter();
+                let cut = holes.find(|hole| hole.position == kept.frames_end);
                 let footer = Footer {
-                    end: survey.stop.offset,
+                    end: cut.map_or(survey.stop.offset, |hole| hole.from),
                     last_time,
                 };
                 segment.set_rolled(file.open(&*self.site.host)?, end, footer);

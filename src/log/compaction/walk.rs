@@ -68,11 +68,14 @@ impl Walk {
         let header = opened
             .header
             .ok_or_else(|| Unreadable::because("its header is damaged"))?;
+        // While somebody reads it, the file may be longer than that: the cut waits.
+        let end = usize::try_from(segment.file_bytes()).unwrap_or(usize::MAX);
+        let end = end.min(opened.len);
         let (footer, frames_end) = match header.compacted {
             Some(compacted) if opened.len >= widen(compacted.frames_end) => {
                 (compacted.footer(), widen(compacted.frames_end))
             }
-            _ => recover::read_footer(&*opened.file, &path, opened.len, &header)
+            _ => recover::read_footer(&*opened.file, &path, end, &header)
                 .map_err(unreadable)?
                 .ok_or_else(|| Unreadable::because("it does not end with a footer"))?,
         };
@@ -129,7 +132,10 @@ impl Walk {
         if is_whole {
             Ok(Pause::Finished)
         } else {
-            Err(damaged(self.frames_end, DecodeError::Missing))
+            let (found, end) = (self.scanner.expected(), self.footer.end);
+            Err(Unreadable::because(format_args!(
+                "its records end at {found}, and its footer says {end}"
+            )))
         }
     }
 }

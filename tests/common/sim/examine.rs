@@ -10,7 +10,7 @@ use duralog::{
 use super::{
     PATH,
     oracle::{Crash, Found, Oracle},
-    world::{World, value},
+    world::{World, text_of, value},
 };
 
 /// The name of a producer, with which the values that it sends begin.
@@ -66,7 +66,7 @@ pub fn look(log: &Log, oracle: &Oracle) -> Result<Found, String> {
         }
         found.gaps.extend_from_slice(batch.gaps());
         for record in &batch {
-            let value = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
+            let value = String::from_utf8_lossy(text_of(&record)).into_owned();
             let offset = record.offset().map_or(u64::MAX, Offset::get);
             found.records.push((offset, value));
         }
@@ -96,7 +96,7 @@ fn seek(log: &Log, found: &Found) -> Result<(), String> {
         let batch = reader
             .poll(Duration::ZERO)
             .map_err(|error| format!("a reader at {offset} fails: {error}"))?;
-        let first = batch.iter().next().and_then(|record| record.value());
+        let first = batch.iter().next().map(|record| text_of(&record));
         if first != Some(value.as_bytes()) {
             return Err(format!("at {offset} another record is found"));
         }
@@ -151,6 +151,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         crash: Crash::Power,
         oracle: world.promised(),
     });
+    compact(world, &log)?;
     if !world.close(log) {
         return Err("it does not close".to_owned());
     }
@@ -161,6 +162,22 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         oracle: world.promised(),
     });
     Ok(Examined { rows, next })
+}
+
+/// What a compaction leaves is what it may leave.
+fn compact(world: &World, log: &Log) -> Result<(), String> {
+    if !world.oracle(|oracle| oracle.is_keyed()) {
+        return Ok(());
+    }
+    world.sync(log);
+    world.machine.sleep(Duration::from_millis(200));
+    world.compact(log);
+    let promised = world.promised();
+    let found = look(log, &promised)?;
+    // All is durable, so that nothing less will do; what was lost before it was opened is told.
+    promised
+        .judge(&found, Crash::Power)
+        .map_err(|broken| format!("compacted after the crash: {broken}"))
 }
 
 /// A named producer whose records are there has come as far as the last of them: they were sent in

@@ -20,7 +20,11 @@ fn entries(batch: &Batch<'_>) -> Vec<Entry> {
         .map(|record| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let key = text(record.key().unwrap());
-            (record.offset().unwrap().get(), key, record.value().map(text))
+            (
+                record.offset().unwrap().get(),
+                key,
+                record.value().map(text),
+            )
         })
         .collect()
 }
