@@ -69,10 +69,11 @@ impl LogOptions {
         self
     }
 
-    /// *Stored.* Records younger than this are not compacted, and nothing is removed because of them: what was
-    /// sent within this time is all there. By default none. A segment is compacted once its last
-    /// record is this old, by the time of the append and the clock of
-    /// [`tombstone_retention`](Self::tombstone_retention); the active one never is.
+    /// *Stored.* Records younger than this are not compacted, and nothing is removed because of
+    /// them: what was sent within this time is all there. By default none. A segment is compacted
+    /// once its last record is this old, by the time of the append and the clock of
+    /// [`tombstone_retention`](Self::tombstone_retention); the active one never is. (What is sent
+    /// while the wall clock is behind counts as that much older.)
     #[doc(alias = "min.compaction.lag.ms")]
     pub fn min_compaction_lag(mut self, lag: Duration) -> Self {
         self.stored.compaction.min_compaction_lag = Some(lag);

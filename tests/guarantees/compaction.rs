@@ -9,6 +9,8 @@ mod crashes;
 mod damage;
 #[path = "compaction/keys.rs"]
 mod keys;
+#[path = "compaction/model.rs"]
+mod model;
 #[path = "compaction/options.rs"]
 mod options;
 #[path = "compaction/producers.rs"]

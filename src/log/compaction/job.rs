@@ -331,7 +331,8 @@ impl Job {
             Err(unreadable) => return Ok(Err(unreadable)),
             Ok(Pause::Finished) => {
                 let cleaned = match since {
-                    0 if all_clean => self.times.now.max(1),
+                    // No sooner than the last record, where the clock is behind by now.
+                    0 if all_clean => self.times.now.max(walk.footer.last_time).max(1),
                     since => since,
                 };
                 self.replace(log, cleaned)?;
