@@ -39,6 +39,8 @@ pub(crate) struct Maintenance {
     pub(super) settle_unaware: AtomicBool,
     /// Durable segments that have no footer yet.
     pub(super) sealable: Mutex<Vec<Arc<Segment>>>,
+    /// Held while they are sealed.
+    pub(super) sealing: Mutex<()>,
     pub(super) ahead_pace: Mutex<AheadPace>,
     pub(super) settle_pace: Mutex<SettlePace>,
     pub(super) clean_pace: Mutex<CleanPace>,

@@ -3,7 +3,7 @@
 //! All locks of a log are here, and they are taken in this order:
 //!
 //! 1. the paces of the maintenance (each step's own), and whose turn it is to compact; the files of
-//!    segments, while they are replaced; what is stored of producers,
+//!    segments, while they are sealed or replaced; what is stored of producers,
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark,

@@ -446,7 +446,7 @@ impl Opening {
             snapshots: snapshots::Snapshots::default(),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
-            cleaner: Cleaner::new(&*self.site.host),
+            cleaner: Cleaner::new(&self.site),
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,

@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod compact;
 mod consume;
 mod dump;
 mod failure;
@@ -51,6 +52,7 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Dump(dump::Args),
+    Compact(compact::Args),
 }
 
 /// How a command that did not fail ended.
@@ -68,6 +70,7 @@ impl Command {
             Self::Inspect(args) => unless_closed(inspect::run(args)),
             Self::Verify(args) => verify::run(args),
             Self::Dump(args) => unless_closed(dump::run(args)),
+            Self::Compact(args) => compact::run(args),
         }
     }
 }

@@ -17,7 +17,7 @@ mod walk;
 use job::{Job, Progress};
 use plan::{Candidate, Plan, Situation, Times};
 
-use super::{Shared, report::CompactionReport, segments::Segment};
+use super::{Shared, Site, report::CompactionReport, segments::Segment};
 use crate::{
     error::{ErrorKind, Result},
     format::checkpoint::Cleaned,
@@ -54,7 +54,7 @@ struct State {
 
 /// The time that ages are told by: that of the wall when the log was opened, and from then on as it
 /// passes. A wall clock that jumps meanwhile makes nothing old.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct AgeClock {
     opened: u64,
     at: Duration,
@@ -69,11 +69,14 @@ impl AgeClock {
 }
 
 impl Cleaner {
-    pub(super) fn new(host: &dyn Host) -> Self {
-        let clock = AgeClock {
-            opened: host.wall_millis(),
-            at: host.monotonic(),
-        };
+    pub(super) fn new(site: &Site) -> Self {
+        let mut clock = AgeClock::default();
+        if site.config.compaction.policy.compacts() {
+            clock = AgeClock {
+                opened: site.host.wall_millis(),
+                at: site.host.monotonic(),
+            };
+        }
         Self {
             clock,
             demand: Mutex::default(),
@@ -134,6 +137,8 @@ impl Shared {
         self.abandon(&mut state);
         state.on_demand = true;
         let guard = OnDemand(self);
+        // What is durable by now need not wait for the background.
+        self.seal_durable()?;
         let (plan, segments) = self.plan_compaction();
         state.job = Some(self.job(&plan, segments));
         drop(state);
