@@ -9,7 +9,7 @@ use duralog::{
 
 use super::{
     PATH,
-    oracle::{Crash, Found, Oracle},
+    oracle::{Crash, Found, Oracle, sequence_of},
     world::{World, text_of, value},
 };
 
@@ -135,7 +135,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         .judge(&found, crash)
         .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
     kept_in_quarantine(world, &log)?;
-    remembers_its_producer(&log, &found)?;
+    remembers_its_producer(&log, &found, oracle)?;
     let served = oracle.after(&found);
     let mut next = vec![Next {
         what: "the power is cut once it is served",
@@ -181,13 +181,13 @@ fn compact(world: &World, log: &Log) -> Result<(), String> {
 }
 
 /// A named producer whose records are there has come as far as the last of them: they were sent in
-/// order, and have their sequences in them.
-fn remembers_its_producer(log: &Log, found: &Found) -> Result<(), String> {
-    let number = |(_, value): &(u64, String)| -> Option<u64> {
-        let number = value.strip_prefix(NAMED)?.split('-').nth(1)?;
-        number.parse().ok()
-    };
-    let Some(last) = found.records.iter().filter_map(number).max() else {
+/// order, and have their sequences in them. Where some may be gone, it has come that far at least.
+fn remembers_its_producer(log: &Log, found: &Found, oracle: &Oracle) -> Result<(), String> {
+    let there = found
+        .records
+        .iter()
+        .filter_map(|(_, value)| sequence_of(value));
+    let Some(last) = there.max().max(oracle.sequence()) else {
         return Ok(());
     };
     let producer = log.producer().name(NAMED).build();
@@ -195,7 +195,7 @@ fn remembers_its_producer(log: &Log, found: &Found) -> Result<(), String> {
     let known = producer
         .last_sequence()
         .map_err(|error| error.to_string())?;
-    if known == Some(last) {
+    if known == Some(last) || (oracle.is_keyed() && known > Some(last)) {
         Ok(())
     } else {
         Err(format!(

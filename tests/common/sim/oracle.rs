@@ -7,7 +7,10 @@ use std::{
 
 use duralog::{Gap, GapReason};
 
-use super::world::{is_gone, key_of};
+use super::{
+    examine::NAMED,
+    world::{is_gone, key_of},
+};
 
 /// What happened to a send, as its caller knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ struct Keys {
     drops_tombstones: bool,
     /// These offsets were found to be gone, as they may be.
     gone: BTreeSet<u64>,
+    /// The named producer has come so far at least, whether or not that record is there.
+    sequence: Option<u64>,
 }
 
 /// What was found when the log was opened again.
@@ -168,9 +173,21 @@ impl Oracle {
 
     /// Of records below, a compaction may remove those that are not needed.
     pub fn may_remove_below(&mut self, offset: u64) {
+        let durable = self.sends.iter().filter(|send| {
+            let is_known = send.first().is_some() && send.end() <= self.durable;
+            is_known || matches!(send.fate, Fate::Durable(_))
+        });
+        let sequences = durable.filter_map(|send| sequence_of(send.values.last()?));
+        let last = sequences.max();
         if let Some(keys) = &mut self.change().keys {
             keys.below = keys.below.max(offset);
+            keys.sequence = keys.sequence.max(last);
         }
+    }
+
+    /// What is known of the named producer, though its records may be gone.
+    pub fn sequence(&self) -> Option<u64> {
+        self.keys.as_ref()?.sequence
     }
 
     /// From now on tombstones may be gone that have nothing to remove.
@@ -440,6 +457,12 @@ impl Oracle {
     pub fn group_names(&self) -> impl Iterator<Item = &str> {
         self.groups.keys().map(String::as_str)
     }
+}
+
+/// The sequence of a value that the named producer sent.
+pub fn sequence_of(value: &str) -> Option<u64> {
+    let number = value.strip_prefix(NAMED)?.split('-').nth(1)?;
+    number.parse().ok()
 }
 
 /// Records and gaps, and what may be gone, together are all offsets from the start to the end, once

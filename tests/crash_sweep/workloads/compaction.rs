@@ -41,11 +41,19 @@ pub fn compacted(world: &mut World, _: u64) {
         for number in 0..8 {
             let number = round * 8 + number;
             send(world, &producer, KEYS[number % 3], number);
-            send(world, &named, NAMED, number);
+            if number % 2 == 0 {
+                // By the sequence that it has.
+                send(world, &named, NAMED, number / 2);
+            }
             if number % 4 == 1 {
                 let batch = KEYS.map(|key| value(key, 100 + number, 200));
                 world.send(&producer, Acks::Written, &batch);
             }
+        }
+        // Of the named producer's records none is needed.
+        send(world, &producer, &format!("{NAMED}-other"), round);
+        for number in 0..8 {
+            send(world, &producer, &format!("end{round}"), number);
         }
         settle(world, &log);
         world.compact(&log);
