@@ -58,14 +58,19 @@ fn main() -> Anyhow<()> {
     let keys: u64 = argument("--keys")?.unwrap_or(10_000_000);
     let seconds = argument("--seconds")?.unwrap_or(10);
     for factor in SIZES {
-        let records = (factor * mib << 20) / FRAME;
+        let records = ((factor * mib) << 20) / FRAME;
         compact("sizes", &dir, records, records / COPIES)?;
     }
     compact("keys", &dir, 2 * keys, keys)?;
+    let all = [Beside::Nothing, Beside::Background, Beside::OnDemand];
+    let mut times = all.map(|_| Histogram::new());
     for _ in 0..ROUNDS {
-        for beside in [Beside::Nothing, Beside::Background, Beside::OnDemand] {
-            appends(&dir, beside, mib * 16, seconds)?;
+        for (beside, times) in all.into_iter().zip(&mut times) {
+            times.merge(&appends(&dir, beside, mib * 16, seconds)?);
         }
+    }
+    for (beside, times) in all.into_iter().zip(&times) {
+        println!(r#"{{"bench":"append beside, all rounds","beside":"{beside:?}",{times}}}"#);
     }
     Ok(())
 }
@@ -145,7 +150,7 @@ enum Beside {
 }
 
 /// How long appends to a log take that holds so much, at a pace.
-fn appends(dir: &Path, beside: Beside, mib: u64, seconds: u64) -> Anyhow<()> {
+fn appends(dir: &Path, beside: Beside, mib: u64, seconds: u64) -> Anyhow<Histogram> {
     in_scratch(dir, |scratch| {
         let path = scratch.join("log");
         let records = (mib << 20) / FRAME;
@@ -181,7 +186,7 @@ fn appends(dir: &Path, beside: Beside, mib: u64, seconds: u64) -> Anyhow<()> {
             compactions.into_inner(),
         );
         log.close()?;
-        Ok(())
+        Ok(times)
     })
 }
 

@@ -24,15 +24,16 @@ impl<'a> Sparse<'a> {
         let offsets = u32::try_from(length).map_err(|_| DecodeError::Length { length })?;
         let bits = reader.bytes(widen(offsets.div_ceil(8)))?;
         let left = bits.iter().map(|byte| byte.count_ones()).sum();
-        let spare = offsets.next_multiple_of(8) - offsets;
-        let is_trimmed = bits.last().is_none_or(|last| last.leading_zeros() >= spare);
+        let behind_last = (8 - offsets % 8) % 8;
+        let is_trimmed = bits
+            .last()
+            .is_none_or(|last| last.leading_zeros() >= behind_last);
         if is_trimmed && (1..offsets).contains(&left) {
-            let sparse = Self {
+            return Ok(Self {
                 offsets,
                 left,
                 bits,
-            };
-            return Ok(sparse);
+            });
         }
         let field = "sparse records";
         Err(DecodeError::Field { field })
@@ -163,7 +164,9 @@ mod tests {
             let mut marks = Marks::default();
             marks.reset(offsets);
             let kept: Vec<_> = (0..offsets).filter(|n| n % 3 == 1).collect();
-            kept.iter().for_each(|&number| marks.keep(number));
+            for number in &kept {
+                marks.keep(*number);
+            }
             let sparse = marks.sparse().unwrap();
             let bytes = encoded(&sparse);
             let again = read(&bytes).unwrap();
@@ -182,7 +185,9 @@ mod tests {
         let mut marks = Marks::default();
         marks.reset(9);
         assert_eq!(marks.sparse(), None);
-        (0..9).for_each(|number| marks.keep(number));
+        for number in 0..9 {
+            marks.keep(number);
+        }
         assert_eq!(marks.sparse(), None);
     }
 

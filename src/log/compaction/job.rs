@@ -360,7 +360,7 @@ impl Job {
         let finished = output.finish(&walk, cleaned, log.sync_kind());
         let finished = log.latch_on_failure(finished).inspect_err(removed)?;
         let old_bytes = target.segment.file_bytes();
-        let swapped = log.swap_segment(&target.segment, finished);
+        let swapped = log.swap_segment(&target.segment, &finished);
         if !swapped.inspect_err(removed)? {
             self.pass.next();
             return Ok(());

@@ -26,6 +26,7 @@ use crate::{
     },
     fs::{self, Access, File, SyncKind},
     offset::Offset,
+    options::MAX_SEGMENT_BYTES,
     record::RecordRef,
     segment::{FRAMES_START, FrameAt, IndexEntries},
     slot_file::sync_failed,
@@ -34,7 +35,7 @@ use crate::{
 /// So much is written at once.
 const WRITE: usize = 256 << 10;
 /// No segment gets longer than this. (One gets longer at all only if it was compressed very well.)
-const LONGEST: usize = crate::options::MAX_SEGMENT_BYTES as usize;
+const LONGEST: u64 = MAX_SEGMENT_BYTES;
 
 /// Which records stay.
 #[derive(Clone, Copy, Debug)]
@@ -276,7 +277,7 @@ impl Output {
 
     fn encode(&mut self, old: Stamp, body: &impl FrameBody) -> Result<(), Unreadable> {
         let len = frame::frame_len(body);
-        if self.position + len + FOOTER_LEN > LONGEST {
+        if (self.position + len + FOOTER_LEN) as u64 > LONGEST {
             let reason = "compressed anew, what is left does not fit a segment";
             return Err(Unreadable(reason.to_owned()));
         }

@@ -25,7 +25,7 @@ impl Shared {
     /// # Errors
     ///
     /// `Io`, `StorageFull`: the old segment has its place. `SyncFailed` latches the log.
-    pub(super) fn swap_segment(&self, old: &Arc<Segment>, new: Finished) -> Result<bool> {
+    pub(super) fn swap_segment(&self, old: &Arc<Segment>, new: &Finished) -> Result<bool> {
         let host = &*self.site.host;
         let _guard = self.cleaner.files.lock();
         if !self.segments.is_current(old) {

@@ -104,7 +104,7 @@ pub fn read_from(log: &Log, from: u64) -> Vec<Entry> {
             )
         }));
         assert_eq!(batch.len(), entries.len() - before);
-        assert_eq!(batch.is_empty(), batch.len() == 0);
+        assert_eq!(batch.is_empty(), entries.len() == before);
         if batch.is_empty() && batch.gaps().is_empty() {
             return entries;
         }

@@ -83,7 +83,9 @@ impl Model {
         let first = first.unwrap().get();
         // By a clock that is behind, it counts as sent at an earlier time.
         let wall = Duration::from_millis(world.machine.wall_millis());
-        let time = self.now(world).min(wall + BEGAN - self.began);
+        let time = self
+            .now(world)
+            .min((wall + BEGAN).saturating_sub(self.began));
         self.sent
             .extend((first..).zip(entries).map(|(offset, (key, value))| Sent {
                 entry: (offset, key, value),
@@ -137,7 +139,8 @@ impl Model {
         if behind.clone().any(|sent| found.contains(&sent.entry)) {
             return Some("there is a later one");
         }
-        let last = behind.last().map_or(gone, |sent| &sent.entry);
+        let mut behind = behind;
+        let last = behind.next_back().map_or(gone, |sent| &sent.entry);
         let last_time = self.sent.iter().find(|sent| sent.entry == *last)?.time;
         let is_over = last.2.is_none()
             && old_enough(last_time, self.lag + self.retention)
