@@ -18,6 +18,8 @@
 //!   feature: `lz4`. Readers read what they find.
 //! * [`Consumer`] reads on behalf of a group and commits what was processed; a [`Reader`] reads
 //!   without a group. Both borrow records from the log, and are told about every [`Gap`].
+//! * [`CleanupPolicy`] says what becomes of old records. A log that is compacted keeps the last one of
+//!   each key: in the background, and by [`Log::compact`].
 //! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
 //!
 //! ```

@@ -136,7 +136,8 @@ pub struct Stats {
     /// Times the append path had to make room itself since the log was opened, because the
     /// maintenance thread had not yet.
     pub late_preparations: u64,
-    /// Records lost to damage, ever, as far as it was met.
+    /// Records lost to damage, ever, as far as it was met. (At most: what is damaged of a compacted
+    /// segment counts with the offsets that were removed there.)
     pub lost_to_damage: u64,
     /// Offsets skipped after power cuts, ever: at most this many records were lost.
     pub lost_to_tails: u64,

@@ -237,13 +237,16 @@ impl Job {
                 }
             }
         }
-        self.skip();
+        self.skip(log);
         Ok(Progress::Going(0))
     }
 
-    /// Leaves the segment as it is, as it can't be read.
-    fn skip(&mut self) {
-        if let Some(target) = self.targets.get_mut(self.pass.at) {
+    /// Leaves the segment as it is, as it can't be read. (One that was deleted meanwhile is none of
+    /// those.)
+    fn skip(&mut self, log: &Shared) {
+        let target = self.targets.get_mut(self.pass.at);
+        let is_there = |target: &&mut Target| log.segments.is_current(&target.segment);
+        if let Some(target) = target.filter(is_there) {
             let base = target.segment.base;
             self.skipped = Some(self.skipped.map_or(base, |lowest| lowest.min(base)));
             if !std::mem::replace(&mut target.is_reported, true) {

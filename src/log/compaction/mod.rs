@@ -110,6 +110,9 @@ impl Shared {
             return Err(ErrorKind::NotCompacted { path }.into());
         }
         let _turn = self.cleaner.demand.lock();
+        self.check_writable()?;
+        // What is durable by now need not wait for the background.
+        self.seal_durable()?;
         let _on_demand = self.begin_on_demand()?;
         let compacted = loop {
             let mut state = self.cleaner.state.lock();
@@ -137,8 +140,6 @@ impl Shared {
         self.abandon(&mut state);
         state.on_demand = true;
         let guard = OnDemand(self);
-        // What is durable by now need not wait for the background.
-        self.seal_durable()?;
         let (plan, segments) = self.plan_compaction();
         state.job = Some(self.job(&plan, segments));
         drop(state);

@@ -109,8 +109,8 @@ pub(super) fn plan(situation: &Situation<'_>) -> Plan {
         if segment.end > cleaned.below {
             plan.dirty_bytes += segment.bytes;
         }
-        // Before one that could not be read, no tombstone has anything to wait for.
-        let may_go = segment.base <= cleaned.redo;
+        // Behind one that could not be read, they stay.
+        let may_go = segment.base < cleaned.redo;
         plan.has_expired |= may_go && times.is_expired(segment.compacted.as_ref());
     }
     plan.dirty_from = plan.dirty_from.min(plan.until);
