@@ -21,7 +21,11 @@ use super::{
     rewrite::{self, Output, Rules, Tally},
     walk::{self, Pause, Unreadable, Walk},
 };
-use crate::{error::Result, format::checkpoint::Cleaned, offset::Offset};
+use crate::{
+    error::Result,
+    format::{checkpoint::Cleaned, segment::Compacted},
+    offset::Offset,
+};
 
 /// A compaction.
 #[derive(Debug)]
@@ -78,6 +82,43 @@ pub(super) enum Progress {
     /// So many bytes were read and written.
     Going(usize),
     Done,
+}
+
+/// What holds for the segment that a pass is at.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    old: Option<Compacted>,
+    /// With this pass, all of it is clean, and all before it.
+    all_clean: bool,
+    drop_tombstones: bool,
+}
+
+impl Terms {
+    fn rules(self, keys: &Keys, until: Offset) -> Rules<'_> {
+        Rules {
+            keys,
+            until,
+            drop_tombstones: self.drop_tombstones,
+        }
+    }
+
+    /// When all of it was clean first; 0 if that is still to come.
+    fn cleaned(self) -> u64 {
+        self.old.map_or(0, |old| old.cleaned)
+    }
+
+    /// Whether it has to say from now on since when its tombstones are kept: from when nothing is left
+    /// before them that they are to remove.
+    fn wants_stamp(self, tombstones: u32) -> bool {
+        self.all_clean && tombstones > 0 && self.cleaned() == 0
+    }
+
+    /// Whether nothing is to be done about it if no keys were learned. (One that was never compacted
+    /// and is clean has no tombstones.)
+    fn is_idle(self) -> bool {
+        let stamp = self.old.is_some_and(|old| self.wants_stamp(old.tombstones));
+        !self.drop_tombstones && !stamp
+    }
 }
 
 impl Pass {
@@ -270,61 +311,77 @@ impl Job {
             return Ok(Ok(Progress::Going(0)));
         };
         let old = target.segment.compacted();
-        // A tombstone is kept from when nothing before it is left that it is to remove.
-        let all_clean = self.skipped.is_none() && target.end <= self.pass.until;
-        let is_stampable =
-            |tombstones: u32, cleaned: u64| all_clean && tombstones > 0 && cleaned == 0;
-        let rules = Rules {
-            keys: &self.keys,
-            until: self.pass.until,
+        let terms = Terms {
+            old,
+            all_clean: self.skipped.is_none() && target.end <= self.pass.until,
             drop_tombstones: self.skipped.is_none() && self.times.is_expired(old.as_ref()),
         };
-        let since = old.map_or(0, |old| old.cleaned);
-        let is_idle = rules.keys.is_empty()
-            && !rules.drop_tombstones
-            && old.is_none_or(|old| !is_stampable(old.tombstones, old.cleaned));
-        if is_idle {
+        if self.keys.is_empty() && terms.is_idle() {
             self.pass.next();
             return Ok(Ok(Progress::Going(0)));
         }
-        let walk = match &mut self.pass.walk {
-            Some(walk) => walk,
-            none => match Walk::open(&log.site, &target.segment) {
-                Ok(walk) => none.insert(walk),
+        if self.pass.walk.is_none() {
+            match Walk::open(&log.site, &target.segment) {
+                Ok(walk) => self.pass.walk = Some(walk),
                 Err(unreadable) => return Ok(Err(unreadable)),
-            },
-        };
-        let before = walk.position();
-        let Some(output) = &mut self.pass.output else {
-            let (tally, unpacked) = (&mut self.pass.tally, &mut self.unpacked);
-            let looked = walk.go(stretch, |at, bytes| {
-                rewrite::judge(at, bytes, &rules, unpacked, tally)?;
-                Ok(if tally.removed > 0 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                })
-            });
-            let read = walk.position() - before;
-            let write = match looked {
-                Err(unreadable) => return Ok(Err(unreadable)),
-                Ok(Pause::Stretch) => false,
-                Ok(Pause::Stopped) => true,
-                Ok(Pause::Finished) if is_stampable(tally.tombstones, since) => true,
-                Ok(Pause::Finished) => {
-                    self.end_segment(None);
-                    false
-                }
-            };
-            if write {
-                walk_again(&mut self.pass);
-                if let Some(walk) = &self.pass.walk {
-                    self.pass.output = Some(Output::begin(&log.site, walk)?);
-                }
             }
-            return Ok(Ok(Progress::Going(read)));
+        }
+        if self.pass.output.is_none() {
+            self.look(log, stretch, terms)
+        } else {
+            self.write_on(log, stretch, terms)
+        }
+    }
+
+    /// Looks whether anything of the segment goes.
+    fn look(
+        &mut self,
+        log: &Shared,
+        stretch: usize,
+        terms: Terms,
+    ) -> Result<Result<Progress, Unreadable>> {
+        let Some(walk) = &mut self.pass.walk else {
+            return Ok(Ok(Progress::Going(0)));
         };
-        let start = output.position();
+        let rules = terms.rules(&self.keys, self.pass.until);
+        let (tally, unpacked) = (&mut self.pass.tally, &mut self.unpacked);
+        let before = walk.position();
+        let looked = walk.go(stretch, |at, bytes| {
+            rewrite::judge(at, bytes, &rules, unpacked, tally)?;
+            Ok(if tally.removed > 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        });
+        let read = walk.position() - before;
+        let is_to_be_written = match looked {
+            Err(unreadable) => return Ok(Err(unreadable)),
+            Ok(Pause::Stretch) => return Ok(Ok(Progress::Going(read))),
+            Ok(Pause::Stopped) => true,
+            Ok(Pause::Finished) => terms.wants_stamp(tally.tombstones),
+        };
+        if is_to_be_written {
+            walk.rewind();
+            self.pass.output = Some(Output::begin(&log.site, walk)?);
+        } else {
+            self.end_segment(None);
+        }
+        Ok(Ok(Progress::Going(read)))
+    }
+
+    /// Goes on writing the segment anew.
+    fn write_on(
+        &mut self,
+        log: &Shared,
+        stretch: usize,
+        terms: Terms,
+    ) -> Result<Result<Progress, Unreadable>> {
+        let (Some(walk), Some(output)) = (&mut self.pass.walk, &mut self.pass.output) else {
+            return Ok(Ok(Progress::Going(0)));
+        };
+        let rules = terms.rules(&self.keys, self.pass.until);
+        let (before, start) = (walk.position(), output.position());
         let looked = walk.go(stretch, |at, bytes| {
             output.take(at, bytes, &rules)?;
             Ok(ControlFlow::Continue(()))
@@ -333,9 +390,9 @@ impl Job {
         match looked {
             Err(unreadable) => return Ok(Err(unreadable)),
             Ok(Pause::Finished) => {
-                let cleaned = match since {
+                let cleaned = match terms.cleaned() {
                     // No sooner than the last record, where the clock is behind by now.
-                    0 if all_clean => self.times.now.max(walk.footer.last_time).max(1),
+                    0 if terms.all_clean => self.times.now.max(walk.footer.last_time).max(1),
                     since => since,
                 };
                 self.replace(log, cleaned)?;
@@ -413,12 +470,5 @@ impl Job {
         self.keys.clear();
         self.pass = Pass::new(until, self.until, Phase::Learn);
         Ok(Progress::Going(0))
-    }
-}
-
-/// From the start of the segment again, as something of it goes.
-fn walk_again(pass: &mut Pass) {
-    if let Some(walk) = &mut pass.walk {
-        walk.rewind();
     }
 }
