@@ -12,7 +12,10 @@ use crate::{
     error::Result,
     fs::{Host, RealHost},
     handle::LogHandle,
-    log::{self, ConsumerInfo, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
+    log::{
+        self, CompactionReport, ConsumerInfo, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats,
+        VerifyReport,
+    },
     offset::Offset,
     options::LogOptions,
     producer::ProducerBuilder,
@@ -133,6 +136,68 @@ impl Log {
         self.handle.check_open()?;
         self.handle.sync_until(self.handle.end())?;
         Ok(self.handle.durable())
+    }
+
+    /// Compacts the log now, as far as [`LogOptions::min_compaction_lag`] allows: of each key, the
+    /// last record is left, at the offset that it has. The active segment is left alone, and so is all that is not durable yet.
+    /// Tombstones go once they were kept for [`LogOptions::tombstone_retention`]. Records without a
+    /// key, from before the log was compacted, are kept. (In the background it is compacted
+    /// anyway, by [`LogOptions::min_dirty_ratio`]; what that has begun is dropped, and begun anew here.)
+    ///
+    /// Readers and consumers go on undisturbed, wherever they are. What was removed is no
+    /// [gap](crate::Gap): readers pass over it, and seeking to it leads to the next record. A batch
+    /// of which records were removed is still one; named producers know what they have sent.
+    ///
+    /// A segment that can't be read is [skipped](CompactionReport::skipped), and the others are
+    /// compacted.
+    ///
+    /// ```
+    /// use duralog::{CleanupPolicy, Log, MIN_SEGMENT_BYTES, Record};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options()
+    ///     .cleanup_policy(CleanupPolicy::Compact)
+    ///     .segment_bytes(MIN_SEGMENT_BYTES)
+    ///     .open(dir.path())?;
+    /// let producer = log.producer().build()?;
+    /// for number in 0..1_000 {
+    ///     producer.send(Record::new(vec![0; 100]).key(format!("order-{}", number % 10)))?;
+    /// }
+    /// log.sync()?;
+    /// let report = log.compact()?;
+    /// assert!(report.records_after <= 10);
+    /// assert_eq!(log.log_end_offset(), 1_000);
+    /// # log.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Durability
+    ///
+    /// Each segment is replaced in one step by one that is durable. If a crash comes at any moment, the next opening
+    /// finds each of them as it was or as it is now; what was kept survives a power cut if it did before.
+    ///
+    /// # Concurrency
+    ///
+    /// Appending and reading go on meanwhile. Of several calls, one after the other compacts.
+    ///
+    /// # Errors
+    ///
+    /// [`NotCompacted`](crate::ErrorKind::NotCompacted);
+    /// [`StorageFull`](crate::ErrorKind::StorageFull) (room for one segment is needed),
+    /// [`Io`](crate::ErrorKind::Io), [`SyncFailed`](crate::ErrorKind::SyncFailed),
+    /// [`Closed`](crate::ErrorKind::Closed). What was compacted by then stays so.
+    pub fn compact(&self) -> Result<CompactionReport> {
+        self.handle.compact()
+    }
+
+    /// What came of the last compaction, in the background or [now](Log::compact), since the log was
+    /// opened; `None` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// (Inside:) those of `compact`. In the background it is tried again.
+    pub fn last_compaction(&self) -> Option<Result<CompactionReport>> {
+        self.handle.last_compaction()
     }
 
     /// What opening found and did.
@@ -286,6 +351,12 @@ impl ReadOnlyLog {
             flush: config.flush,
             fsync: config.fsync,
             write_mode: config.write_mode,
+            cleanup_policy: config.compaction.policy,
+            tombstone_retention: config.compaction.tombstone_retention,
+            min_compaction_lag: config.compaction.min_lag,
+            min_dirty_ratio: config.compaction.min_dirty.get(),
+            compaction_memory: config.compaction.memory as u64,
+            compaction_rate: config.compaction.rate,
         }
     }
 
@@ -361,7 +432,7 @@ impl ReadOnlyLog {
 }
 
 /// The options of a log, as [`ReadOnlyLog::options`] tells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OptionsInfo {
     /// [`LogOptions::segment_bytes`].
@@ -376,4 +447,16 @@ pub struct OptionsInfo {
     pub fsync: crate::options::Fsync,
     /// [`LogOptions::write_mode`].
     pub write_mode: crate::options::WriteMode,
+    /// [`LogOptions::cleanup_policy`].
+    pub cleanup_policy: crate::options::CleanupPolicy,
+    /// [`LogOptions::tombstone_retention`].
+    pub tombstone_retention: std::time::Duration,
+    /// [`LogOptions::min_compaction_lag`].
+    pub min_compaction_lag: std::time::Duration,
+    /// [`LogOptions::min_dirty_ratio`].
+    pub min_dirty_ratio: f64,
+    /// [`LogOptions::compaction_memory`].
+    pub compaction_memory: u64,
+    /// [`LogOptions::compaction_rate`].
+    pub compaction_rate: u64,
 }

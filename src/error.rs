@@ -206,6 +206,16 @@ pub enum ErrorKind {
     /// A batch without records.
     #[error("a batch needs at least one record")]
     EmptyBatch,
+    /// A record without a key, for a log that is compacted: that keeps the last record of each key.
+    /// Nothing was appended.
+    #[error("the log is compacted: every record needs a key")]
+    NoKey,
+    /// The log's [`CleanupPolicy`](crate::CleanupPolicy) does not compact it.
+    #[error("{} is not compacted, by its cleanup policy", path.display())]
+    NotCompacted {
+        /// The directory of the log.
+        path: PathBuf,
+    },
     /// The producer's name was opened again: only the newest one sends. Nothing was appended.
     #[error("producer {name} was opened again, which fences this one")]
     Fenced {
@@ -427,7 +437,7 @@ impl Error {
             DecodeError::Version { found } => ErrorKind::UnsupportedVersion {
                 path,
                 found,
-                supported: crate::format::FORMAT_VERSION.into(),
+                supported: crate::format::NEWEST_VERSION.into(),
             },
             source => ErrorKind::Corrupt {
                 path,

@@ -20,6 +20,8 @@
 //!   [`Consumer::process`] is the short way: a function for each record, retries, dead letters.
 //!   [`Consumer::poll`] and [`Consumer::next`] lend batches; a [`ParallelConsumer`] hands records to
 //!   any number of threads. A [`Reader`] reads without a group. All are told about every [`Gap`].
+//! * [`CleanupPolicy`] says what becomes of old records. A log that is compacted keeps the last one of
+//!   each key: in the background, and by [`Log::compact`].
 //! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
 //!
 //! ```
@@ -65,8 +67,9 @@
 //! # Threads
 //!
 //! Two background threads, `duralog-ahead` and `duralog-settle`, serve all logs of a file system,
-//! however many are open; they end with the last one. A producer that lingers has one of its own,
-//! and a [`ReadOnlyLog`] has one while [`Consumer::next`] waits there.
+//! however many are open, and a third one, `duralog-clean`, those that let go of old records; they
+//! end with the last log. A producer that lingers has one of its own, and a [`ReadOnlyLog`] has one
+//! while [`Consumer::next`] waits there.
 //!
 //! # Limits
 //!
@@ -118,13 +121,16 @@ pub use consumer::{
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;
 pub use log::{
-    ConsumerInfo, Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo, Stats, VerifyReport,
+    CompactionReport, ConsumerInfo, Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo,
+    SkippedSegment, Stats, VerifyReport,
 };
 pub use offset::Offset;
 pub use options::{
-    Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
-    DEFAULT_SEGMENT_BYTES, Durability, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES,
-    MIN_SEGMENT_BYTES, OnDamage, ReadMode, WriteMode,
+    Acks, CleanupPolicy, Compression, DEFAULT_COMPACTION_MEMORY, DEFAULT_COMPACTION_RATE,
+    DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MIN_DIRTY_RATIO, DEFAULT_SEGMENT_AGE,
+    DEFAULT_SEGMENT_BYTES, DEFAULT_TOMBSTONE_RETENTION, Durability, FlushPolicy, Fsync, LogOptions,
+    MAX_COMPACTION_MEMORY, MAX_SEGMENT_BYTES, MIN_COMPACTION_MEMORY, MIN_SEGMENT_BYTES, OnDamage,
+    ReadMode, Retention, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

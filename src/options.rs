@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+mod compaction;
+mod retention;
+
+pub use compaction::{
+    CleanupPolicy, DEFAULT_COMPACTION_MEMORY, DEFAULT_COMPACTION_RATE, DEFAULT_MIN_DIRTY_RATIO,
+    DEFAULT_TOMBSTONE_RETENTION, MAX_COMPACTION_MEMORY, MIN_COMPACTION_MEMORY,
+};
+pub(crate) use compaction::{CompactionConfig, Ratio, StoredCompaction};
+pub use retention::Retention;
+
 use crate::{
     error::{Error, Result},
     format::{self, meta::StoredOptions},
@@ -284,6 +294,12 @@ impl LogOptions {
         self
     }
 
+    /// *Stored.* How much the log keeps; by default everything.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.stored.retention = Some(retention);
+        self
+    }
+
     /// How records are read; by default [`ReadMode::Mapped`].
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
@@ -306,6 +322,8 @@ pub(crate) struct Config {
     pub(crate) flush: FlushPolicy,
     pub(crate) fsync: Fsync,
     pub(crate) write_mode: WriteMode,
+    pub(crate) retention: Retention,
+    pub(crate) compaction: CompactionConfig,
 }
 
 impl Config {
@@ -348,6 +366,8 @@ impl Config {
             let reason = "Off contradicts a flush policy that syncs; use FlushPolicy::never()";
             return Err(Error::option("fsync", reason));
         }
+        let retention = stored.retention.unwrap_or_default();
+        retention.check()?;
         Ok(Self {
             segment_bytes: to_usize("segment_bytes", segment_bytes)?,
             segment_age,
@@ -359,6 +379,8 @@ impl Config {
             },
             fsync,
             write_mode: stored.write_mode.unwrap_or_default(),
+            compaction: CompactionConfig::resolve(&stored.compaction)?,
+            retention,
         })
     }
 }

@@ -55,8 +55,7 @@ pub fn decode_frame(bytes: &[u8], segment_id: u64, position: u32) -> Option<usiz
     let mut memory = Memory::default();
     let records = if contents.unpacked.is_some() {
         let range = Packed::of(&frame).ok()?.unpack(&mut memory, 0).ok()?;
-        let (bytes, time) = (memory.get(range), frame.stamp.timestamp());
-        body::Records::unpacked(bytes, Offset::ZERO, contents.count, time)
+        body::Records::unpacked(memory.get(range), &frame, Offset::ZERO, contents.count)
     } else {
         body::Records::new(&frame, Offset::ZERO, contents.count)
     };
@@ -91,8 +90,7 @@ pub fn decode_segment_header(bytes: &[u8]) -> Option<(u64, u64)> {
 /// verify and how many holes there are.
 pub fn scan_segment(bytes: &[u8]) -> Option<(u64, usize)> {
     let (header, _) = segment::SegmentHeader::decode(bytes).ok()?;
-    let start = segment::HEADER_LEN;
-    let scanner = Scanner::new(header.seed(), header.base, Offset::MAX, start, header.base);
+    let scanner = Scanner::whole((&header).into(), Offset::MAX);
     let mut source = bytes;
     let survey = Survey::run(scanner, &mut source).ok()?;
     Some((survey.frames, survey.holes.len()))

@@ -4,6 +4,8 @@
 #[path = "common/cli.rs"]
 mod cli;
 
+#[path = "cli/compact.rs"]
+mod compact;
 #[path = "cli/compress.rs"]
 mod compress;
 #[path = "cli/consume.rs"]

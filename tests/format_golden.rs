@@ -15,6 +15,9 @@ use duralog::{
     testing::{self, SlotContent},
 };
 
+#[path = "format_golden/compacted.rs"]
+mod compacted;
+
 #[path = "format_golden/compressed.rs"]
 mod compressed;
 
@@ -280,6 +283,7 @@ fn the_text_of_the_format_suffices_to_read_the_files_of_two_slots() {
         unproven: false,
         lost: [0, 0, 0, resumed - end],
         damage: vec![],
+        compacted: None,
     };
     assert_eq!(found, expected);
 }

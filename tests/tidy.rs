@@ -96,7 +96,7 @@ const TOP_LEVEL: &[&str] = &[
 ];
 
 /// Endings of files in a log's directory.
-const FILE_ENDINGS: &[&str] = &[".log", ".offset"];
+const FILE_ENDINGS: &[&str] = &[".log", ".offset", ".cleaned"];
 
 #[test]
 fn each_layer_names_only_layers_below_it() {

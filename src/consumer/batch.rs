@@ -11,13 +11,15 @@ use crate::{
     record::RecordRef,
 };
 
-/// A frame: records that were appended as one, as the log holds them.
+/// A frame: records that were appended as one, as the log holds them. Where compaction removed some
+/// of them, it is still one, with the offsets that it had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FrameInfo {
     /// The offset of its first record. It may lie below the first of the [batch](Batch).
     pub from: Offset,
-    /// The offset behind its last record.
+    /// The offset behind its last record. Fewer records than that are in it if compaction removed
+    /// some, the first and the last maybe among them.
     pub to: Offset,
     /// Bytes that it takes in the segment's file.
     pub stored_bytes: u64,
@@ -99,10 +101,7 @@ impl<'a> Batch<'a> {
 
     /// How many records there are.
     pub fn len(&self) -> usize {
-        let of_span = |span: &Span| {
-            let skipped = self.from.since(span.first);
-            u64::from(span.count).saturating_sub(skipped)
-        };
+        let of_span = |span: &Span| self.cursor.count_from(span, self.from);
         let records: u64 = self.cursor.spans().iter().map(of_span).sum();
         usize::try_from(records).unwrap_or(usize::MAX)
     }

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::{
     compressed::{Memory, Packed},
     frame::{self, Frame, PLAIN},
+    sparse::Sparse,
     wire::{Reader, Writer, counted_len, varint_len},
 };
 use crate::{
@@ -338,6 +339,8 @@ impl<'a> EncodedHeaders<'a> {
 pub(crate) struct Contents {
     /// How many records.
     pub(crate) count: u32,
+    /// How many offsets they have, with those of records that were removed.
+    pub(crate) offsets: u32,
     /// How many bytes they take once they are decompressed, if they are compressed.
     pub(crate) unpacked: Option<NonZeroU32>,
 }
@@ -350,17 +353,36 @@ pub(crate) struct Contents {
 /// What contradicts the format. That takes a writer that is not ours: the checksum matched.
 #[inline]
 pub(crate) fn check(frame: &Frame<'_>) -> Result<Contents, DecodeError> {
-    let unpacked = None;
     if frame.is_plain() {
-        return Ok(Contents { count: 1, unpacked });
+        return Ok(Contents::dense(1));
     }
-    if frame.compression() != Compression::None {
-        return Packed::of(frame).map(|packed| packed.contents());
+    let mut contents = if frame.compression() == Compression::None {
+        let mut reader = Reader::new(frame.body);
+        let count = read_count(&mut reader, frame.body.len() as u64)?;
+        check_records(reader, count)?;
+        Contents::dense(count)
+    } else {
+        Packed::of(frame)?.contents()
+    };
+    if let Some(sparse) = &frame.sparse {
+        if sparse.left() != contents.count {
+            let field = "number of records left";
+            return Err(DecodeError::Field { field });
+        }
+        contents.offsets = sparse.offsets();
     }
-    let mut reader = Reader::new(frame.body);
-    let count = read_count(&mut reader, frame.body.len() as u64)?;
-    check_records(reader, count)?;
-    Ok(Contents { count, unpacked })
+    Ok(contents)
+}
+
+impl Contents {
+    /// A record for each offset, uncompressed.
+    fn dense(count: u32) -> Self {
+        Self {
+            count,
+            offsets: count,
+            unpacked: None,
+        }
+    }
 }
 
 /// Reads the number of records in front of a body, at most `most`.
@@ -404,7 +426,11 @@ pub(crate) struct Records<'a> {
     reader: Reader<'a>,
     plain: bool,
     left: u32,
-    offset: Offset,
+    /// The offset of the frame's first record, there or not.
+    first: Offset,
+    /// The number of the next record, counted from that one.
+    next: u32,
+    sparse: Option<Sparse<'a>>,
     append_time: Timestamp,
 }
 
@@ -422,24 +448,23 @@ impl<'a> Records<'a> {
             reader,
             plain,
             left,
-            offset: first,
+            first,
+            next: 0,
+            sparse: frame.sparse,
             append_time: frame.stamp.timestamp(),
         }
     }
 
     /// The records that a frame's body held [compressed](Packed::unpack).
-    pub(crate) fn unpacked(
-        bytes: &'a [u8],
-        first: Offset,
-        count: u32,
-        append_time: Timestamp,
-    ) -> Self {
+    pub(crate) fn unpacked(bytes: &'a [u8], frame: &Frame<'a>, first: Offset, count: u32) -> Self {
         Self {
             reader: Reader::new(bytes),
             plain: false,
             left: count,
-            offset: first,
-            append_time,
+            first,
+            next: 0,
+            sparse: frame.sparse,
+            append_time: frame.stamp.timestamp(),
         }
     }
 
@@ -449,7 +474,9 @@ impl<'a> Records<'a> {
             reader: Reader::new(body.records),
             plain: body.plain,
             left: body.count,
-            offset: first,
+            first,
+            next: 0,
+            sparse: None,
             append_time: Timestamp::default(),
         }
     }
@@ -466,9 +493,13 @@ impl<'a> Iterator for Records<'a> {
         } else {
             read_record(&mut self.reader).ok()?
         };
-        record.offset = Some(self.offset);
+        let number = match &self.sparse {
+            None => self.next,
+            Some(sparse) => sparse.next(self.next)?,
+        };
+        record.offset = Some(self.first.advance(number.into()));
         record.append_time = self.append_time;
-        self.offset = self.offset.next();
+        self.next = number.wrapping_add(1);
         Some(record)
     }
 }

@@ -14,15 +14,18 @@ pub(crate) const KIND: SlotKind = SlotKind {
 const CLEAN: u8 = 1 << 0;
 const UNPROVEN: u8 = 1 << 1;
 const NAMED: u8 = 1 << 2;
+const COMPACTED: u8 = 1 << 3;
 
 const FIXED_LEN: usize = 6 * 8 + BOOT_ID_LEN + 1 + 4 * 8 + 2;
 const BOOT_ID_LEN: usize = 16;
 const RANGE_LEN: usize = 16;
 const PRODUCERS_LEN: usize = 2 * 8;
+const CLEANED_LEN: usize = 2 * 8;
 /// How many damaged ranges are remembered one by one.
 pub(crate) const RANGES_MAX: usize = 128;
 
-const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN + PRODUCERS_LEN <= PAYLOAD_MAX);
+const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN + OPTIONAL_LEN <= PAYLOAD_MAX);
+const OPTIONAL_LEN: usize = PRODUCERS_LEN + CLEANED_LEN;
 
 /// A position in the log: an offset, and where its frame starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,26 @@ pub(crate) struct ProducersMark {
     pub(crate) generation: u64,
     /// From here on frames may be missing in it.
     pub(crate) from: Offset,
+}
+
+/// How far the log is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cleaned {
+    /// No record below has a later one of the same key below.
+    pub(crate) below: Offset,
+    /// Except in segments from here on, which could not be read then; the end of all offsets if
+    /// there were none.
+    pub(crate) redo: Offset,
+}
+
+impl Default for Cleaned {
+    /// Nothing is compacted.
+    fn default() -> Self {
+        Self {
+            below: Offset::ZERO,
+            redo: Offset::MAX,
+        }
+    }
 }
 
 /// Records lost so far, by reason.
@@ -74,17 +97,21 @@ pub(crate) struct Checkpoint {
     /// Damage that was counted in `losses` already: half-open ranges, in order.
     pub(crate) damage: Vec<(Offset, Offset)>,
     pub(crate) producers: ProducersMark,
+    /// Once it was compacted.
+    pub(crate) cleaned: Option<Cleaned>,
 }
 
 impl Checkpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let damage = self.damage.get(..RANGES_MAX).unwrap_or(&self.damage);
-        let producers = if self.producers.named {
+        let mut len = FIXED_LEN + damage.len() * RANGE_LEN;
+        len += if self.producers.named {
             PRODUCERS_LEN
         } else {
             0
         };
-        let mut bytes = vec![0; FIXED_LEN + damage.len() * RANGE_LEN + producers];
+        len += self.cleaned.map_or(0, |_| CLEANED_LEN);
+        let mut bytes = vec![0; len];
         let mut writer = Writer::new(&mut bytes);
         writer.u64(self.durable.offset.get());
         writer.u64(self.durable.segment.get());
@@ -94,8 +121,11 @@ impl Checkpoint {
         writer.u64(self.log_start.get());
         writer.bytes(&self.boot_id);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        let named = flag(self.producers.named, NAMED);
-        writer.u8(flag(self.clean, CLEAN) | flag(self.unproven, UNPROVEN) | named);
+        let flags = flag(self.clean, CLEAN)
+            | flag(self.unproven, UNPROVEN)
+            | flag(self.producers.named, NAMED)
+            | flag(self.cleaned.is_some(), COMPACTED);
+        writer.u8(flags);
         writer.u64(self.losses.retention);
         writer.u64(self.losses.drop_oldest);
         writer.u64(self.losses.damage);
@@ -108,6 +138,10 @@ impl Checkpoint {
         if self.producers.named {
             writer.u64(self.producers.generation);
             writer.u64(self.producers.from.get());
+        }
+        if let Some(cleaned) = &self.cleaned {
+            writer.u64(cleaned.below.get());
+            writer.u64(cleaned.redo.get());
         }
         bytes
     }
@@ -124,7 +158,7 @@ impl Checkpoint {
         let log_start = Offset::new(reader.u64()?);
         let boot_id = reader.array()?;
         let flags = reader.u8()?;
-        if flags & !(CLEAN | UNPROVEN | NAMED) != 0 {
+        if flags & !(CLEAN | UNPROVEN | NAMED | COMPACTED) != 0 {
             return Err(DecodeError::Field {
                 field: "checkpoint flags",
             });
@@ -155,6 +189,13 @@ impl Checkpoint {
                 from: Offset::new(reader.u64()?),
             };
         }
+        let mut cleaned = None;
+        if flags & COMPACTED != 0 {
+            cleaned = Some(Cleaned {
+                below: Offset::new(reader.u64()?),
+                redo: Offset::new(reader.u64()?),
+            });
+        }
         Ok(Self {
             durable,
             reservation,
@@ -165,6 +206,7 @@ impl Checkpoint {
             losses,
             damage,
             producers,
+            cleaned,
         })
     }
 }
@@ -201,6 +243,10 @@ mod tests {
                 generation: 5,
                 from: Offset::new(6),
             },
+            cleaned: Some(Cleaned {
+                below: Offset::new(7),
+                redo: Offset::MAX,
+            }),
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
     }

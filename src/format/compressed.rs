@@ -64,6 +64,7 @@ impl<'a> Packed<'a> {
     pub(crate) fn contents(&self) -> Contents {
         Contents {
             count: self.count,
+            offsets: self.count,
             unpacked: Some(self.unpacked),
         }
     }

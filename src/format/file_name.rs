@@ -25,6 +25,7 @@ const PRODUCERS: [&str; 2] = ["producers-0", "producers-1"];
 
 const SEGMENT_SUFFIX: &str = ".log";
 const INDEX_SUFFIX: &str = ".index";
+const CLEANED_SUFFIX: &str = ".cleaned";
 const GROUP_SUFFIX: &str = ".offset";
 const PREPARED_PREFIX: &str = "next-";
 /// Digits of the largest offset.
@@ -57,6 +58,16 @@ pub(crate) fn index(base: Offset) -> String {
 pub(crate) fn parse_index(name: &str) -> Option<Offset> {
     let stem = name.strip_suffix(INDEX_SUFFIX)?;
     parse_segment(&format!("{stem}{SEGMENT_SUFFIX}"))
+}
+
+/// What is to take the place of the segment that starts at `base`.
+pub(crate) fn cleaned(base: Offset) -> String {
+    format!("{base:0OFFSET_DIGITS$}{CLEANED_SUFFIX}")
+}
+
+pub(crate) fn is_cleaned(name: &str) -> bool {
+    name.strip_suffix(CLEANED_SUFFIX)
+        .is_some_and(|stem| parse_segment(&format!("{stem}{SEGMENT_SUFFIX}")).is_some())
 }
 
 /// A prepared segment whose first offset is not known yet.
@@ -163,6 +174,16 @@ mod tests {
         assert_eq!(name, "00000000000000131072.log");
         assert_eq!(parse_segment(&name), Some(Offset::new(131_072)));
         assert_eq!(parse_segment(&segment(Offset::MAX)), Some(Offset::MAX));
+    }
+
+    #[test]
+    fn what_is_to_take_a_segment_s_place_is_told_from_all_else() {
+        let name = cleaned(Offset::new(131_072));
+        assert_eq!(name, "00000000000000131072.cleaned");
+        assert!(is_cleaned(&name));
+        for other in ["1.cleaned", ".cleaned", &segment(Offset::ZERO)] {
+            assert!(!is_cleaned(other), "{other}");
+        }
     }
 
     #[test]

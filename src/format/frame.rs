@@ -4,6 +4,7 @@ use super::{
     body::FrameBody,
     checksum::Seed,
     producer::Sender,
+    sparse::Sparse,
     wire::{Reader, Writer, narrow, widen},
 };
 use crate::{error::DecodeError, options::Compression, record::Timestamp};
@@ -22,16 +23,20 @@ pub(crate) const PLAIN: u16 = 1 << 4;
 pub(crate) const FOOTER: u16 = 1 << 5;
 /// In front of the body stands who sent it.
 pub(crate) const PRODUCER: u16 = 1 << 6;
+/// In front of the body stands which of its records are left.
+pub(crate) const SPARSE: u16 = 1 << 7;
 /// How the records are compressed, in two bits: 0 is not at all.
 const COMPRESSION: u16 = 0b11 << 8;
 /// The records are compressed with LZ4.
 pub(crate) const LZ4: u16 = 1 << 8;
-/// Set aside: an offset commit, a control frame, offsets that are not dense. A reader that does not
-/// know a bit refuses the frame.
-const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER | PRODUCER | LZ4;
+/// Set aside: an offset commit, a control frame. A reader that does not know a bit refuses the
+/// frame.
+const KNOWN: u16 = VERSION_BITS | PLAIN | FOOTER | PRODUCER | SPARSE | LZ4;
+/// A frame with one of these has nothing to compress, or to remove.
+const WHOLE: u16 = PLAIN | FOOTER;
 
 const _: () = assert!(COMPRESSION & LZ4 == LZ4 && LZ4 == 0x0100 && COMPRESSION == 0x0300);
-const _: () = assert!(COMPRESSION & (VERSION_BITS | PLAIN | FOOTER | PRODUCER) == 0);
+const _: () = assert!(COMPRESSION & (VERSION_BITS | PLAIN | FOOTER | PRODUCER | SPARSE) == 0);
 
 const _: () = assert!(HEADER_LEN == CHECKSUM_LEN + 4 + 4 + 4 + TIME_LEN + 2);
 const _: () = assert!(TIME_LEN == 6);
@@ -64,6 +69,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) attributes: u16,
     /// The named producer that sent it.
     pub(crate) sender: Option<Sender<'a>>,
+    /// Which of its records are left, if some were removed.
+    pub(crate) sparse: Option<Sparse<'a>>,
     pub(crate) body: &'a [u8],
 }
 
@@ -74,17 +81,25 @@ impl<'a> Frame<'a> {
         } else {
             Some(Sender::read(&mut content)?)
         };
+        let sparse = if attributes & SPARSE == 0 {
+            None
+        } else {
+            Some(Sparse::read(&mut content)?)
+        };
         Ok(Self {
             stamp,
             attributes: attributes & !VERSION_BITS,
             sender,
+            sparse,
             body: content.rest(),
         })
     }
 
     /// Its length on disk.
     pub(crate) fn len(&self) -> usize {
-        HEADER_LEN + self.sender.map_or(0, |sender| sender.len()) + self.body.len()
+        let sender = self.sender.map_or(0, |sender| sender.len());
+        let sparse = self.sparse.map_or(0, |sparse| sparse.len());
+        HEADER_LEN + sender + sparse + self.body.len()
     }
 
     pub(crate) fn is_footer(&self) -> bool {
@@ -93,6 +108,11 @@ impl<'a> Frame<'a> {
 
     pub(crate) fn is_plain(&self) -> bool {
         self.attributes & PLAIN != 0
+    }
+
+    /// Its attributes without what stands in front of the body.
+    pub(crate) fn of_body(&self) -> u16 {
+        self.attributes & !(PRODUCER | SPARSE)
     }
 
     /// How its records are compressed.
@@ -170,10 +190,10 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     let durable_distance = reader.u32()?;
     let [t0, t1, t2, t3, t4, t5] = reader.array()?;
     let attributes = reader.u16()?;
-    let is_compressed = attributes & COMPRESSION != 0;
+    let has_many = attributes & (COMPRESSION | SPARSE) != 0;
     if attributes & VERSION_BITS != VERSION
         || attributes & !KNOWN != 0
-        || (is_compressed && attributes & (PLAIN | FOOTER) != 0)
+        || (has_many && attributes & WHOLE != 0)
     {
         return Err(DecodeError::Version {
             found: attributes.into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
-    options::{FlushPolicy, Fsync, WriteMode},
+    options::{CleanupPolicy, FlushPolicy, Fsync, Ratio, Retention, StoredCompaction, WriteMode},
 };
 
 pub(crate) const KIND: SlotKind = SlotKind {
@@ -20,6 +20,13 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
+const CLEANUP_POLICY: u8 = 32;
+const TOMBSTONE_RETENTION: u8 = 33;
+const MIN_COMPACTION_LAG: u8 = 34;
+const MIN_DIRTY_RATIO: u8 = 35;
+const COMPACTION_MEMORY: u8 = 36;
+const COMPACTION_RATE: u8 = 37;
+const RETENTION: u8 = 7;
 
 /// Options as they are stored; `None` where never given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +37,8 @@ pub(crate) struct StoredOptions {
     pub(crate) flush: Option<FlushPolicy>,
     pub(crate) fsync: Option<Fsync>,
     pub(crate) write_mode: Option<WriteMode>,
+    pub(crate) compaction: StoredCompaction,
+    pub(crate) retention: Option<Retention>,
 }
 
 impl StoredOptions {
@@ -42,8 +51,69 @@ impl StoredOptions {
             flush: self.flush.or(older.flush),
             fsync: self.fsync.or(older.fsync),
             write_mode: self.write_mode.or(older.write_mode),
+            compaction: self.compaction.over(older.compaction),
+            retention: self.retention.or(older.retention),
         }
     }
+}
+
+fn put_compaction(options: &StoredCompaction, mut put: impl FnMut(u8, &[u64])) {
+    if let Some(policy) = options.cleanup_policy {
+        let number = match policy {
+            CleanupPolicy::Delete => 1,
+            CleanupPolicy::Compact => 2,
+            CleanupPolicy::CompactAndDelete => 3,
+        };
+        put(CLEANUP_POLICY, &[number]);
+    }
+    let numbers = [
+        (TOMBSTONE_RETENTION, options.tombstone_retention.map(millis)),
+        (MIN_COMPACTION_LAG, options.min_compaction_lag.map(millis)),
+        (
+            MIN_DIRTY_RATIO,
+            options.min_dirty_ratio.map(|ratio| ratio.0),
+        ),
+        (COMPACTION_MEMORY, options.compaction_memory),
+        (COMPACTION_RATE, options.compaction_rate),
+    ];
+    for (tag, number) in numbers {
+        if let Some(number) = number {
+            put(tag, &[number]);
+        }
+    }
+}
+
+/// Takes in an option of compaction; whether it is one.
+fn take_compaction(
+    options: &mut StoredCompaction,
+    tag: u8,
+    value: &mut Reader<'_>,
+) -> Result<bool, DecodeError> {
+    match tag {
+        CLEANUP_POLICY => {
+            options.cleanup_policy = Some(match value.u64()? {
+                1 => CleanupPolicy::Delete,
+                2 => CleanupPolicy::Compact,
+                3 => CleanupPolicy::CompactAndDelete,
+                _ => {
+                    return Err(DecodeError::Field {
+                        field: "cleanup policy option",
+                    });
+                }
+            });
+        }
+        TOMBSTONE_RETENTION => {
+            options.tombstone_retention = Some(Duration::from_millis(value.u64()?));
+        }
+        MIN_COMPACTION_LAG => {
+            options.min_compaction_lag = Some(Duration::from_millis(value.u64()?));
+        }
+        MIN_DIRTY_RATIO => options.min_dirty_ratio = Some(Ratio(value.u64()?)),
+        COMPACTION_MEMORY => options.compaction_memory = Some(value.u64()?),
+        COMPACTION_RATE => options.compaction_rate = Some(value.u64()?),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// The content of `meta`.
@@ -94,6 +164,12 @@ impl Meta {
             };
             put(WRITE_MODE, &[number]);
         }
+        if let Some(limits) = options.retention {
+            let age = limits.age.map_or(0, millis);
+            let (bytes, segments) = (limits.bytes, limits.segments);
+            put(RETENTION, &[age, bytes.unwrap_or(0), segments.unwrap_or(0)]);
+        }
+        put_compaction(&options.compaction, put);
         bytes
     }
 
@@ -139,7 +215,19 @@ impl Meta {
                         }
                     });
                 }
-                _ => return Err(DecodeError::Field { field: "option" }),
+                RETENTION => {
+                    let mut limit = || value.u64().map(|number| Some(number).filter(|&n| n > 0));
+                    options.retention = Some(Retention {
+                        age: limit()?.map(Duration::from_millis),
+                        bytes: limit()?,
+                        segments: limit()?,
+                    });
+                }
+                _ => {
+                    if !take_compaction(&mut options.compaction, tag, &mut value)? {
+                        return Err(DecodeError::Field { field: "option" });
+                    }
+                }
             }
             if !value.rest().is_empty() {
                 return Err(DecodeError::Length { length: len.into() });
@@ -170,6 +258,19 @@ mod tests {
             flush: Some(FlushPolicy::every_messages(5).or_every(Duration::from_millis(7))),
             fsync: Some(Fsync::Full),
             write_mode: Some(WriteMode::Buffered),
+            compaction: StoredCompaction {
+                cleanup_policy: Some(CleanupPolicy::CompactAndDelete),
+                tombstone_retention: Some(Duration::from_secs(8)),
+                min_compaction_lag: Some(Duration::from_millis(9)),
+                min_dirty_ratio: Some(Ratio(10)),
+                compaction_memory: Some(11 << 20),
+                compaction_rate: Some(12 << 20),
+            },
+            retention: Some(
+                Retention::new()
+                    .max_age(Duration::from_secs(9))
+                    .max_bytes(1 << 30),
+            ),
         };
         for options in [options, StoredOptions::default()] {
             let meta = Meta {

@@ -28,6 +28,25 @@
 //! position. `previous_end` is where the log ended before this segment: if it is below `base`,
 //! the offsets between were skipped, because a power cut may have taken records with them.
 //!
+//! A segment that was compacted has version 2, and each copy goes on before its `crc`, which covers
+//! bytes 0..84 then:
+//!
+//! ```text
+//!  byte 52    60          68        76           80           84    88
+//!       +-----+-----------+---------+------------+------------+-----+
+//!       | end | last_time | cleaned | frames_end | tombstones | crc |
+//!       +-----+-----------+---------+------------+------------+-----+
+//!        u64   u64 ms      u64 ms    u32          u32          u32
+//! ```
+//!
+//! It holds offsets `base` to `end`; those between its frames, before the first and behind the last
+//! that are missing were removed, and are no gap. Its frames end at the position `frames_end`, where
+//! the footer stands. `last_time` is the append time of the last frame that it ever had. `cleaned`
+//! is when the whole of it was compacted first, 0 if some of it has not been; it has `tombstones`
+//! tombstones. It took the place of the segment that it was made from, by one renaming, once it was
+//! durable; its `id` is its own. Until then it is named `.cleaned` for `.log`, and of no
+//! account.
+//!
 //! # A frame
 //!
 //! ```text
@@ -47,7 +66,9 @@
 //! `attributes`: bits 0..4 are the frame version, 1. Bit 4, *plain*: the body is the value of one
 //! record that has no key, no headers and no time of its own. Bit 5, *footer*. Bit 6, *producer*: a
 //! named producer sent it, and who that is stands in front of the body. Bits 8 and 9 are how
-//! the records are *compressed*: 0 is not at all, 1 is LZ4; a plain frame and a footer are not. All
+//! the records are *compressed*: 0 is not at all, 1 is LZ4; a plain frame and a footer are not. Bit
+//! 7, *sparse*: records were removed from it, and which are left stands in front of the body; a plain
+//! frame and a footer are not, and it stands only in a compacted segment. All
 //! others must be zero: a frame that verifies and says anything else was written by a newer
 //! release, and is refused.
 //!
@@ -83,6 +104,17 @@
 //! `id` stands for the producer's name in this log, `epoch` counts how often the name was opened,
 //! `sequence` is that of the first record; those of the others follow. The name is there in the
 //! producer's first frame of each segment, and empty in the others.
+//!
+//! Which records are left, behind who sent it, if it is sparse:
+//!
+//! ```text
+//! offsets: varint | one bit for each of them, the first one in bit 0 of the first byte
+//! ```
+//!
+//! `offsets` is how many the frame has, from its first one on: it had a record for each once. A bit
+//! is set if the record is left. At least one is, and at least one is not; bits behind the last one
+//! are 0. The body's number of records is that of the bits that are set. Everything else that a
+//! frame says (first offset, append time, sequence) is of the frame as it was sent.
 //!
 //! The footer's body: `end` (the offset after the last record) and the append time of the last
 //! frame, each u64. It is written only once all before it, and the segment's
@@ -122,13 +154,19 @@
 //! `crc` covers bytes 12..28+length, seeded with the magic as a number at the slot's position.
 //! The valid slot of the higher generation counts. Magic and version stand here in all versions.
 //!
-//! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value.
+//! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value. Numbers are
+//!   u64, times in ms: 1 segment bytes, 2 segment age, 3 record bytes, 4 flush (records, interval; 0
+//!   is none), 5 fsync, 6 write mode, 32 cleanup policy (1 delete, 2 compact, 3 both), 33 tombstone
+//!   retention, 34 compaction lag, 35 dirty ratio in millionths, 36 compaction memory, 37 compaction
+//!   rate.
 //! * `checkpoint` ("dlogCHK\n"): durable offset u64, its segment's base u64, its position there
 //!   u64, the append time before it u64 ms, reservation u64, log start u64, boot id 16 bytes, flags u8 (bit 0: closed in order,
-//!   bit 1: unproven, bit 2: there may be named producers), records lost to retention, drop-oldest, damage and lost tails u64 each,
+//!   bit 1: unproven, bit 2: there may be named producers, bit 3: compacted), records lost to retention, drop-oldest, damage and lost tails u64 each,
 //!   number of known damaged ranges u16, each range from u64, to u64; then, if bit 2 is set, the
 //!   generation of the snapshot u64, and the offset u64 from which on a frame of a named producer
-//!   may be missing in it.
+//!   may be missing in it; then, if bit 3 is set (the log was compacted), `clean` u64 and `redo` u64: no
+//!   record below `clean` has one of the same key behind it there, but in segments at `redo` and
+//!   behind that could not be read at the time.
 //! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, of the group u64, committed offset u64,
 //!   time u64 ms, the offset u64 below which losses are counted, records lost to retention,
 //!   drop-oldest, damage, lost tails and offset resets u64 each; the rest is the metadata of the
@@ -187,10 +225,13 @@ pub(crate) mod producer;
 pub(crate) mod producers;
 pub(crate) mod segment;
 pub(crate) mod slots;
+pub(crate) mod sparse;
 pub(crate) mod wire;
 
-/// The version of every file of this release.
+/// The version of every file of this release, but for a segment that was compacted.
 pub(crate) const FORMAT_VERSION: u16 = 1;
+/// The newest version that this release reads: that of a segment that was compacted.
+pub(crate) const NEWEST_VERSION: u16 = 2;
 
 /// The largest body of a frame that fits a segment of this size.
 pub(crate) const fn largest_body(segment_bytes: u64) -> u64 {

@@ -61,6 +61,10 @@ pub trait FileSystem: Debug + Send + Sync {
     /// Renames a file; the new name is durable once its directory is synced. What has the name already is
     /// not replaced: that is `AlreadyExists`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames a file over the one that has the name, if one does: at any moment the name stands for one
+    /// of the two. Which one that is after a power cut is settled once the directory is synced. Who
+    /// has the old file open goes on with that.
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable once its directory is synced.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Opens a directory, to be synced.

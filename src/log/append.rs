@@ -263,6 +263,7 @@ impl Shared {
         }
         self.segments.push(segment);
         appender.directory_dirty = true;
+        self.maintenance.wake_clean();
         Ok(())
     }
 
@@ -350,6 +351,7 @@ impl PreparedSegment {
             base: Offset::MAX,
             previous_end: Offset::MAX,
             created,
+            compacted: None,
         };
         match open_writer(&file, header, 0, site) {
             Ok(writer) => Ok(Self { path, writer }),

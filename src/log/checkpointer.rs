@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Shared, report::GapReason};
 use crate::{
     error::Result,
-    format::checkpoint::{Checkpoint, Mark, RANGES_MAX},
+    format::checkpoint::{Checkpoint, Cleaned, Mark, RANGES_MAX},
     fs::{Mutex, SyncKind},
     offset::Offset,
     slot_file::SlotFile,
@@ -54,6 +54,11 @@ impl Checkpointer {
     pub(crate) fn losses(&self) -> (u64, u64) {
         let losses = self.inner.lock().content.losses;
         (losses.damage, losses.lost_tail)
+    }
+
+    /// How far the log is compacted, as it is stored.
+    pub(crate) fn cleaned(&self) -> Cleaned {
+        self.inner.lock().content.cleaned.unwrap_or_default()
     }
 
     /// Whether there is something that the file does not have yet.

@@ -39,7 +39,10 @@ pub(crate) struct Span {
     pub(crate) position: usize,
     pub(crate) len: usize,
     pub(crate) first: Offset,
+    /// How many records it has.
     pub(crate) count: u32,
+    /// How many offsets: more than records if some were removed.
+    pub(crate) offsets: u32,
     /// It is a plain frame.
     plain: bool,
     /// Its number among those that were decompressed.
@@ -53,6 +56,7 @@ impl Span {
             len,
             first,
             count,
+            offsets,
             ..
         } = *frame;
         Self {
@@ -60,6 +64,7 @@ impl Span {
             len,
             first,
             count,
+            offsets,
             plain: false,
             unpacked,
         }
@@ -71,14 +76,15 @@ impl Span {
             len,
             first,
             count: 1,
+            offsets: 1,
             plain: true,
             unpacked: None,
         }
     }
 
-    /// The offset behind its last record.
+    /// The offset behind its last record, removed or not.
     pub(crate) fn end(&self) -> Offset {
-        self.first.advance(self.count.into())
+        self.first.advance(self.offsets.into())
     }
 }
 
@@ -206,6 +212,20 @@ impl Cursor {
             Some(number) => self
                 .unpacked
                 .records(number, &frame, span.first, span.count),
+        }
+    }
+
+    /// How many records of a frame that was read last are at `from` or behind.
+    pub(crate) fn count_from(&self, span: &Span, from: Offset) -> u64 {
+        let skipped = from.since(span.first);
+        if skipped == 0 {
+            return span.count.into();
+        }
+        let number = u32::try_from(skipped).unwrap_or(u32::MAX);
+        let frame = frame::trusted(self.bytes(span));
+        match frame.and_then(|frame| frame.sparse) {
+            Some(sparse) => sparse.left_from(number).into(),
+            None => span.count.saturating_sub(number).into(),
         }
     }
 
@@ -339,6 +359,9 @@ impl Cursor {
             self.miss_known();
             return false;
         };
+        if let Some(end) = place.end_of_compacted() {
+            self.position = self.position.max(end);
+        }
         let missing = self.position < previous_end;
         if missing && self.source.is_foreign() && self.known < previous_end {
             return false;
@@ -417,7 +440,7 @@ impl Cursor {
             if frame.first >= limits.end {
                 return Ok(Pause::Enough);
             }
-            if frame.end() > self.position {
+            if place.reaches(&frame, self.position, &self.buffer) {
                 let mut unpacked = None;
                 let mut len = frame.len;
                 if let Some(size) = frame.unpacked.filter(|_| limits.unpack) {
@@ -434,11 +457,12 @@ impl Cursor {
                         }
                     }
                 }
-                self.position = frame.end();
                 self.spans.push(Span::of(&frame, unpacked));
                 records += widen(frame.count);
                 bytes += len;
             }
+            // Also past those of its last records that were removed.
+            self.position = self.position.max(frame.end());
             place.pass(&frame);
         }
         Ok(if place.spot.next.is_some() {
@@ -463,8 +487,13 @@ impl Cursor {
             return Ok(());
         };
         place.spot.next = spot.next;
-        if let (true, Some(view)) = (self.source.is_foreign(), spot.view) {
-            place.view = view;
+        if let (true, Some(view)) = (self.source.is_foreign(), spot.view.clone()) {
+            if view.shape.seed == place.view.shape.seed {
+                place.view = view;
+            } else {
+                // It was compacted meanwhile: another file has its name.
+                *place = Place::new(spot, view).nearer(self.position, &mut self.buffer)?;
+            }
         }
         Ok(())
     }
@@ -481,8 +510,7 @@ impl Cursor {
             self.buffer.clear();
         }
         let limit = place.spot.next.map_or(Offset::MAX, |(base, _)| base);
-        let (seed, base) = (place.view.seed, place.view.base);
-        let mut scanner = Scanner::new(seed, base, limit, place.at, place.expected);
+        let mut scanner = Scanner::new(place.view.shape, limit, place.at, place.expected);
         let mut bytes = place.view.bytes(&mut self.buffer);
         let io = |error| Error::io("read", &place.spot.path, error);
         let found = scanner.step(&mut bytes).map_err(io)?;
@@ -578,5 +606,9 @@ fn first_time(source: &Arc<dyn Source>, base: Offset) -> Result<Option<u64>> {
     let place = Place::new(spot, view);
     let frame = place.frame(&mut Buffer::default());
     let frame = frame.map_err(|error| place.io(error))?;
-    Ok(frame.ok().map(|frame| frame.append_time))
+    let of_frame = frame.ok().map(|frame| frame.append_time);
+    // Of one from which everything was removed, the last frame's is as good.
+    let compacted = place.view.shape.compacted;
+    let of_none = compacted.filter(|_| place.end_of_compacted().is_some());
+    Ok(of_frame.or(of_none.map(|compacted| compacted.last_time)))
 }

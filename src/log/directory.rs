@@ -24,6 +24,8 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<(Offset, u64)>,
     /// Segments that were prepared and never used.
     pub(crate) prepared: Vec<String>,
+    /// What was to take a segment's place, and did not come to that.
+    pub(crate) cleaned: Vec<String>,
     has_meta: bool,
     /// Something that is not left over from making a log.
     other: bool,
@@ -72,6 +74,7 @@ impl Listing {
             _ if segment.is_some()
                 || file_name::is_prepared(name)
                 || file_name::is_producers(name)
+                || file_name::is_cleaned(name)
                 || file_name::parse_index(name).is_some() =>
             {
                 self.other = true;
@@ -93,6 +96,8 @@ impl Listing {
             self.segments.push((base, entry.len));
         } else if file_name::is_prepared(name) {
             self.prepared.push(name.to_owned());
+        } else if file_name::is_cleaned(name) {
+            self.cleaned.push(name.to_owned());
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::{
     format::{
         checkpoint::{Checkpoint, Mark},
         segment::SegmentHeader,
+        wire::widen,
     },
     fs::{Access, File},
     offset::Offset,
@@ -124,9 +125,18 @@ impl<'a> Gathering<'a> {
                 frames_end,
             });
         }
+        if let Some(compacted) = &header.compacted
+            && len >= widen(compacted.frames_end)
+        {
+            // It was durable as a whole before it had its name; the header stands in for the footer.
+            return Ok(Content::Sealed {
+                footer: compacted.footer(),
+                frames_end: widen(compacted.frames_end),
+            });
+        }
         let limit = next.unwrap_or(Offset::MAX);
-        let (position, expected) = self.scan_start(header.base, len);
-        let scanner = Scanner::new(header.seed(), header.base, limit, position, expected);
+        let (position, expected) = self.scan_start(header, len);
+        let scanner = Scanner::new(header.into(), limit, position, expected);
         let survey = recover::survey(file, path, len, scanner)?;
         report.scanned_bytes += (survey.stop.position - position) as u64;
         report.scanned_frames += survey.frames;
@@ -135,7 +145,8 @@ impl<'a> Gathering<'a> {
 
     /// Where a scan of the segment at `base` starts, and the offset that should stand there: at
     /// the recorded durable point if that is in the segment.
-    fn scan_start(&self, base: Offset, len: usize) -> (usize, Offset) {
+    fn scan_start(&self, header: &SegmentHeader, len: usize) -> (usize, Offset) {
+        let base = header.base;
         let Mark {
             offset,
             segment,
@@ -143,7 +154,12 @@ impl<'a> Gathering<'a> {
             ..
         } = self.checkpoint.durable;
         match usize::try_from(position) {
-            Ok(position) if segment == base && (FRAMES_START..=len).contains(&position) => {
+            // Recorded before it was compacted, it is a position in another file.
+            Ok(position)
+                if segment == base
+                    && header.compacted.is_none()
+                    && (FRAMES_START..=len).contains(&position) =>
+            {
                 (position, offset)
             }
             _ => (FRAMES_START, base),

@@ -2,7 +2,8 @@
 //!
 //! All locks of a log are here, and they are taken in this order:
 //!
-//! 1. the paces of the maintenance (each step's own); what is stored of producers,
+//! 1. the paces of the maintenance (each step's own), and whose turn it is to compact; the files of
+//!    segments, while they are sealed or replaced; what is stored of producers,
 //! 2. `append`,
 //! 3. `prepared`; the table of segments; a segment's state; the cached views,
 //! 4. the checkpoint; the waiters for durability; the durable mark; the journal of commits, and the
@@ -23,7 +24,9 @@ use std::{
 mod ahead;
 mod append;
 mod checkpointer;
+mod clean;
 mod commits;
+mod compaction;
 mod cursor;
 mod directory;
 mod gather;
@@ -57,7 +60,7 @@ pub(crate) use members::{Member, Membership, OnOverdue};
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
-pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
+pub use report::{CompactionReport, Damage, Gap, GapReason, RecoveryReport, SkippedSegment, Stats};
 pub(crate) use source::{News, NewsPlace, Source};
 pub(crate) use sync::sync_kind;
 pub use verify::{SegmentInfo, VerifyReport};
@@ -106,6 +109,7 @@ pub(crate) struct Shared {
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
     members: members::Members,
+    cleaner: compaction::Cleaner,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,
@@ -162,6 +166,7 @@ impl Shared {
         // An append that saw the log open may still hold the lock; after this none comes.
         let end = self.append.lock().next;
         self.maintenance.stop();
+        self.stop_cleaning();
         let result = self.make_clean(end);
         self.settle_commits();
         self.wake_readers();

@@ -13,6 +13,7 @@ use super::{
     ahead::OFFSETS_MAX,
     append::{Appender, Counters, PreparedSegment, open_writer},
     checkpointer::{Checkpointer, RESERVED_AHEAD},
+    compaction::Cleaner,
     directory::{self, Listing},
     gather::Gathering,
     maintenance::Maintenance,
@@ -188,7 +189,7 @@ impl Opening {
         if on_damage == OnDamage::Refuse {
             refuse_damage(&report.damage)?;
         }
-        self.remove_prepared(listing)?;
+        self.remove_leftovers(listing)?;
         let groups_ahead = self.settle_groups(plan.end)?;
         let dense = clean
             || (report.same_boot
@@ -319,9 +320,10 @@ impl Opening {
         }
     }
 
-    /// Removes segments that were prepared for an earlier writer.
-    fn remove_prepared(&self, listing: &Listing) -> Result<()> {
-        for name in &listing.prepared {
+    /// Removes segments that were prepared for an earlier writer, and what a compaction was writing:
+    /// what it replaced was durable before.
+    fn remove_leftovers(&self, listing: &Listing) -> Result<()> {
+        for name in listing.prepared.iter().chain(&listing.cleaned) {
             let path = self.site.dir.join(name);
             self.site
                 .host
@@ -377,8 +379,11 @@ impl Opening {
                 let last_time = survey
                     .last_time
                     .unwrap_or(recovered.checkpoint.durable.time);
+                // What stood behind a hole in the tail is cut, and not to be counted.
+                let mut holes = survey.holes.iter();
+                let cut = holes.find(|hole| hole.position == kept.frames_end);
                 let footer = Footer {
-                    end: survey.stop.offset,
+                    end: cut.map_or(survey.stop.offset, |hole| hole.from),
                     last_time,
                 };
                 segment.set_rolled(file.open(&*self.site.host)?, end, footer);
@@ -452,6 +457,7 @@ impl Opening {
             commits: Journal::new(&self.site.host, &self.site.dir, self.sync),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
+            cleaner: Cleaner::new(&self.site),
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,

@@ -51,7 +51,8 @@ impl Place {
         };
         self.at = widen(entry.position);
         self.expected = base.advance(entry.relative_offset.into());
-        let stands = self.frame(buffer).map_err(|error| self.io(error))?.is_ok();
+        let found = self.frame(buffer).map_err(|error| self.io(error))?;
+        let stands = found.is_ok_and(|frame| frame.first == self.expected);
         if !stands {
             buffer.clear();
             (self.at, self.expected) = (FRAMES_START, base);
@@ -67,8 +68,8 @@ impl Place {
             return None;
         }
         let bytes = self.view.in_memory(self.at)?;
-        let (len, relative) = frame::decode_plain(bytes, self.view.seed.at(narrow(self.at)))?;
-        if self.view.base.advance(relative.into()) != self.expected {
+        let (len, relative) = frame::decode_plain(bytes, self.view.shape.seed.at(narrow(self.at)))?;
+        if self.view.shape.base.advance(relative.into()) != self.expected {
             return None;
         }
         let span = Span::of_plain(self.at, len, self.expected);
@@ -85,10 +86,15 @@ impl Place {
         if let Some(seen) = frame::glimpse(bytes).filter(|seen| seen.len > bytes.len()) {
             bytes = self.view.read(position, seen.len, buffer)?;
         }
-        let seed = self.view.seed.at(narrow(position));
+        let seed = self.view.shape.seed.at(narrow(position));
         Ok(frame::decode(bytes, seed).and_then(|frame| {
-            let first = self.view.base.advance(frame.stamp.relative_offset.into());
-            if first != self.expected {
+            let first = self
+                .view
+                .shape
+                .base
+                .advance(frame.stamp.relative_offset.into());
+            let skips = first > self.expected && self.view.shape.compacted.is_some();
+            if first != self.expected && !skips {
                 return Err(DecodeError::Missing);
             }
             let contents = if frame.is_footer() {
@@ -101,6 +107,7 @@ impl Place {
                 len: frame.len(),
                 first,
                 count: contents.count,
+                offsets: contents.offsets,
                 append_time: frame.stamp.append_time,
                 durable: Offset::ZERO,
                 unpacked: contents.unpacked,
@@ -108,11 +115,29 @@ impl Place {
         }))
     }
 
+    /// The end of the segment, if all of its frames are read: what is missing before it was removed.
+    pub(super) fn end_of_compacted(&self) -> Option<Offset> {
+        let compacted = self.view.shape.compacted.as_ref()?;
+        (self.at >= widen(compacted.frames_end)).then_some(compacted.end)
+    }
+
     /// Goes on behind the frame at the place.
     #[inline]
     pub(super) fn pass(&mut self, frame: &FrameAt) {
         self.at += frame.len;
         self.expected = frame.end();
+    }
+
+    /// Whether the frame at the place, which was read just now, has a record at `from` or behind.
+    #[inline]
+    pub(super) fn reaches(&self, frame: &FrameAt, from: Offset, buffer: &Buffer) -> bool {
+        if frame.count == frame.offsets || from <= frame.first {
+            return frame.end() > from;
+        }
+        let range = frame.position..frame.position + frame.len;
+        let sparse = frame::trusted(self.view.again(range, buffer)).and_then(|frame| frame.sparse);
+        let number = u32::try_from(from.since(frame.first)).unwrap_or(u32::MAX);
+        sparse.is_some_and(|sparse| sparse.next(number).is_some())
     }
 
     /// Decompresses the frame at the place, which was read just now.

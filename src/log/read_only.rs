@@ -166,7 +166,7 @@ impl ReadOnly {
         let path = segment_path(&self.dir, last);
         let io = |error| Error::io("read", &path, error);
         let len = usize::try_from(file.len().map_err(io)?).unwrap_or(usize::MAX);
-        let mut scanner = Scanner::new(header.seed(), last, Offset::MAX, position, expected);
+        let mut scanner = Scanner::new((&header).into(), Offset::MAX, position, expected);
         let mut bytes = FileBytes::new(&*file, len);
         loop {
             match scanner.step(&mut bytes).map_err(io)? {
@@ -266,7 +266,7 @@ impl Source for ReadOnly {
                     .len()
                     .map_err(|error| Error::io("read", &path, error))?;
                 let end = End::Fixed(usize::try_from(len).unwrap_or(usize::MAX));
-                Some(View::copied(base, header.seed(), file, end))
+                Some(View::copied((&header).into(), file, end))
             }
         };
         Ok(Some(Spot {

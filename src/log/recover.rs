@@ -23,7 +23,7 @@ use crate::{
     },
     fs::{self, Access, File, Host, SyncKind},
     offset::Offset,
-    segment::{Bytes, FRAMES_START, FileBytes, Found, Scanner, Survey, last_nonzero},
+    segment::{Bytes, FRAMES_START, FileBytes, Found, Scanner, Shape, Survey, last_nonzero},
     slot_file::{sync_dir, sync_failed},
 };
 
@@ -327,13 +327,8 @@ impl Recovery<'_> {
             write(&header.encode(), 0)?;
         }
         // Offsets were checked by the survey; here it matters that the bytes are the same.
-        let mut scanner = Scanner::new(
-            header.seed(),
-            header.base,
-            Offset::MAX,
-            survey.from,
-            header.base,
-        );
+        let shape = Shape::from(&header);
+        let mut scanner = Scanner::new(shape, Offset::MAX, survey.from, header.base);
         let mut bytes = FileBytes::new(file, found.len);
         let io = |error| Error::io("read", &found.path, error);
         let mut run = Run {

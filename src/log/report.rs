@@ -140,7 +140,8 @@ pub struct Stats {
     /// Times the append path had to make room itself since the log was opened, because the
     /// maintenance thread had not yet.
     pub late_preparations: u64,
-    /// Records lost to damage, ever, as far as it was met.
+    /// Records lost to damage, ever, as far as it was met. (At most: what is damaged of a compacted
+    /// segment counts with the offsets that were removed there.)
     pub lost_to_damage: u64,
     /// Offsets skipped after power cuts, ever: at most this many records were lost.
     pub lost_to_tails: u64,
@@ -151,4 +152,58 @@ pub struct Stats {
     pub overdue_consumers: u64,
     /// Batches since the log was opened that a consumer of this process held for longer.
     pub overdue_batches: u64,
+}
+
+/// What a compaction found and did. Its numbers are of the segments that it was about: those that
+/// are sealed, and older than [`LogOptions::min_compaction_lag`](crate::LogOptions::min_compaction_lag).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// Segments that were looked through, those that were skipped included.
+    pub segments: u64,
+    /// How often a segment was replaced by one with fewer records: with several passes, one may be
+    /// more than once.
+    pub replaced: u64,
+    /// Segments that were left as they are, because they could not be read.
+    pub skipped: Vec<SkippedSegment>,
+    /// Records in the segments that were looked through, before and after.
+    pub records_before: u64,
+    /// Those left.
+    pub records_after: u64,
+    /// Tombstones among those that are gone.
+    pub tombstones_removed: u64,
+    /// Bytes of the segments' files, before and after.
+    pub bytes_before: u64,
+    /// Those left.
+    pub bytes_after: u64,
+    /// How often keys were learned and segments looked through; once, if all keys fit the memory.
+    pub passes: u64,
+    /// The most memory that keys took, in bytes; at most
+    /// [`LogOptions::compaction_memory`](crate::LogOptions::compaction_memory). Beside it, there
+    /// is memory for about twice the largest batch.
+    pub peak_memory: u64,
+    /// Everything below is compacted, but for what was skipped.
+    pub clean_below: Offset,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// A segment that compaction left as it is, because it could not be read. What others hold is
+/// compacted as far as that is safe: nothing goes because of what this one may hold, and tombstones
+/// behind it stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SkippedSegment {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// Its file.
+    pub path: PathBuf,
+    /// Why it could not be read.
+    pub reason: String,
+}
+
+impl fmt::Display for SkippedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is skipped: {}", self.path.display(), self.reason)
+    }
 }

@@ -11,15 +11,17 @@ use crate::{
     format::{
         file_name,
         frame::Stamp,
-        index,
+        index::{self, Entry},
         segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
     fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
     offset::Offset,
-    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, View, build_index},
+    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, Shape, View, build_index},
     slot_file::sync_failed,
 };
+
+mod compaction;
 
 /// Sealed segments whose views are kept at hand: bounds mappings.
 const CACHED_VIEWS: usize = 256;
@@ -59,6 +61,8 @@ struct State {
     frames_end: Option<usize>,
     /// The footer, once the segment is rolled.
     footer: Option<FooterState>,
+    /// Another file has its name: this view is the only way to its own.
+    retired: bool,
 }
 
 /// How far a rolled segment is on its way to be sealed.
@@ -183,6 +187,11 @@ impl Segment {
             self.state.lock().footer = Some(FooterState::Written);
         }
         let mut state = self.state.lock();
+        if state.retired {
+            // It goes when nobody reads it any more.
+            state.file = None;
+            return Ok(true);
+        }
         if state
             .view
             .as_ref()
@@ -234,7 +243,24 @@ impl Segment {
             _ => build_index(header, &mut FileBytes::new(file, frames_end)),
         };
         let Ok(entries) = entries else { return Ok(()) };
-        let stored = self.put_index(host, &index::encode(header.id, header.base, &entries), sync);
+        self.put_entries(host, &entries, sync)
+    }
+
+    /// Writes the index. Where that fails there is none.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`.
+    pub(super) fn put_entries(
+        &self,
+        host: &dyn Host,
+        entries: &[Entry],
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let Some(header) = &self.header else {
+            return Ok(());
+        };
+        let stored = self.put_index(host, &index::encode(header.id, header.base, entries), sync);
         if stored.is_err() {
             drop(host.remove_file(&self.index_path()));
         }
@@ -258,7 +284,7 @@ impl Segment {
         file.sync(kind).map_err(|error| sync_failed(&path, error))
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(super) fn index_path(&self) -> PathBuf {
         self.path.with_file_name(file_name::index(self.base))
     }
 
@@ -302,7 +328,16 @@ impl Segment {
         let Some(header) = self.header else {
             return Ok(None);
         };
-        let mut state = self.state.lock();
+        self.view_in(&mut self.state.lock(), header, host, copy)
+    }
+
+    fn view_in(
+        &self,
+        state: &mut State,
+        header: SegmentHeader,
+        host: &dyn Host,
+        copy: bool,
+    ) -> Result<Option<(View, bool)>> {
         if let Some(view) = &state.view {
             return Ok(Some((view.clone(), false)));
         }
@@ -312,14 +347,14 @@ impl Segment {
         let file = host
             .open(&self.path, Access::Read)
             .map_err(|error| Error::io("open", &self.path, error))?;
-        let (base, seed) = (self.base, header.seed());
+        let shape = Shape::from(&header);
         let view = if copy || end == 0 {
-            View::copied(base, seed, file, End::Fixed(end))
+            View::copied(shape, file, End::Fixed(end))
         } else {
             let reader = file
                 .map_reader(end)
                 .map_err(|error| Error::io("map", &self.path, error))?;
-            View::mapped(base, seed, reader)
+            View::mapped(shape, reader)
         };
         state.view = Some(view.clone());
         Ok(Some((view, true)))
@@ -328,7 +363,7 @@ impl Segment {
     /// Forgets the view, unless the segment still needs its own.
     fn release_view(&self) {
         let mut state = self.state.lock();
-        if state.file.is_none() && state.frames_end.is_some() {
+        if state.file.is_none() && state.frames_end.is_some() && !state.retired {
             state.view = None;
             self.index.lock().loaded = None;
         }
@@ -357,7 +392,7 @@ pub(crate) fn load_index(
 }
 
 /// A footer frame at `position`.
-fn encode_footer(header: &SegmentHeader, footer: &Footer, position: usize) -> Vec<u8> {
+pub(super) fn encode_footer(header: &SegmentHeader, footer: &Footer, position: usize) -> Vec<u8> {
     let mut bytes = vec![0; FOOTER_LEN];
     let stamp = Stamp {
         relative_offset: u32::try_from(footer.end.since(header.base)).unwrap_or(u32::MAX),
@@ -431,6 +466,33 @@ impl Segments {
             .frames_end
             .or_else(|| Some(state.view.as_ref()?.published()));
         end.map(|end| end as u64)
+    }
+
+    /// All but the last one, each with where the log ended behind it.
+    pub(super) fn all_with_ends(&self) -> Vec<(Arc<Segment>, Offset)> {
+        let table = self.table.read();
+        let pairs = table.values().zip(table.values().skip(1));
+        pairs
+            .map(|(segment, next)| (Arc::clone(segment), next.previous_end))
+            .collect()
+    }
+
+    /// The segment with this base.
+    pub(super) fn at(&self, base: Offset) -> Option<Arc<Segment>> {
+        self.table.read().get(&base).cloned()
+    }
+
+    /// Whether this one is in the table, and no other in its place.
+    pub(super) fn is_current(&self, segment: &Arc<Segment>) -> bool {
+        let found = self.at(segment.base);
+        found.is_some_and(|found| Arc::ptr_eq(&found, segment))
+    }
+
+    /// Puts a segment in the place of another one. Who reads that one goes on.
+    pub(super) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
+        self.push(new);
+        let mut cached = self.cached.lock();
+        cached.retain(|segment| !Arc::ptr_eq(segment, old));
     }
 
     /// The last segment.

@@ -96,6 +96,8 @@ impl Shared {
     ///
     /// `Io`, `StorageFull`: they are tried again. `SyncFailed`.
     pub(crate) fn seal_durable(&self) -> Result<()> {
+        // Whoever comes second finds that what the first one took is sealed.
+        let _one = self.maintenance.sealing.lock();
         let segments = std::mem::take(&mut *self.maintenance.sealable.lock());
         let mut left = Vec::new();
         let mut result = Ok(());

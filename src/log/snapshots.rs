@@ -45,6 +45,8 @@ pub(crate) struct Snapshots {
     named: AtomicBool,
     /// Of the one that is stored.
     generation: AtomicU64,
+    /// One after the other takes and stores them.
+    storing: Mutex<()>,
     next: Mutex<Next>,
     /// What readers have asked for.
     pub(super) names: Names,
@@ -58,6 +60,8 @@ struct Next {
     taken_at: u64,
     /// Taken, and stored as soon as it may be.
     waiting: Option<Waiting>,
+    /// All frames below are in the one that is stored, and in the one before.
+    stored: [Offset; 2],
 }
 
 #[derive(Debug)]
@@ -155,13 +159,14 @@ fn read(host: &dyn Host, path: &Path, log_id: u64) -> Result<Result<Snapshot, De
 /// # Errors
 ///
 /// `Io`, `StorageFull`, `SyncFailed`.
-fn write(site: &Site, snapshot: &Snapshot, kind: SyncKind) -> Result<()> {
+fn write(site: &Site, snapshot: &Snapshot, kind: Option<SyncKind>) -> Result<()> {
     let path = path_of(&site.dir, snapshot.generation);
     let io = |error| Error::io("write", &path, error);
     let file = site.host.open(&path, Access::Create).map_err(io)?;
     let bytes = snapshot.encode(site.log_id);
     fs::write_full(&*file, &bytes, 0).map_err(io)?;
     file.set_len(bytes.len() as u64).map_err(io)?;
+    let Some(kind) = kind else { return Ok(()) };
     file.sync(kind).map_err(|error| sync_failed(&path, error))?;
     // It may be new.
     sync_dir(&*site.host, &site.dir)
@@ -183,6 +188,7 @@ impl Shared {
         self.snapshots
             .generation
             .store(generation, Ordering::Release);
+        self.snapshots.next.lock().stored = [found.snapshot.upto, Offset::ZERO];
         self.append.lock().producers.restore(&found.snapshot, end);
         let mut cursor = Cursor::new(Arc::clone(self) as Arc<dyn Source>, found.from);
         let limits = Limits {
@@ -202,7 +208,7 @@ impl Shared {
                 if let Some(sender) = frame.and_then(|frame| frame.sender) {
                     appender
                         .producers
-                        .replay(&sender, span.first, span.count.into());
+                        .replay(&sender, span.first, span.offsets.into());
                 }
             }
             if cursor.position() == before {
@@ -257,6 +263,7 @@ impl Shared {
         if !self.snapshots.named.load(Ordering::Acquire) {
             return Ok(());
         }
+        let _one = self.snapshots.storing.lock();
         let every = self.site.config.segment_bytes as u64 / 2;
         let appender = self.append.lock();
         let (bytes, is_new) = (
@@ -287,8 +294,37 @@ impl Shared {
         if self.append.lock().producers.unsaved_from.is_none() {
             return Ok(());
         }
+        let _one = self.snapshots.storing.lock();
         self.take_snapshot();
         self.store_snapshot()
+    }
+
+    /// Makes sure that what frames below `offset` say of producers is known without them: also if
+    /// one of the two files gets lost.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `StorageFull`, `SyncFailed`.
+    pub(super) fn snapshot_beyond(&self, offset: Offset) -> Result<()> {
+        let _one = self.snapshots.storing.lock();
+        for _ in 0..2 {
+            if self
+                .snapshots
+                .next
+                .lock()
+                .stored
+                .iter()
+                .all(|upto| *upto >= offset)
+            {
+                break;
+            }
+            self.take_snapshot();
+            if self.sync_kind().is_some() {
+                self.sync_until(self.end())?;
+            }
+            self.store_snapshot()?;
+        }
+        Ok(())
     }
 
     fn take_snapshot(&self) {
@@ -309,18 +345,16 @@ impl Shared {
         }
         let needs = self.append.lock().next;
         snapshot.generation = self.snapshots.generation.load(Ordering::Acquire) + 1;
-        *self.snapshots.next.lock() = Next {
-            read: 0,
-            taken_at: bytes,
-            waiting: Some(Waiting { snapshot, needs }),
-        };
+        let mut next = self.snapshots.next.lock();
+        next.read = 0;
+        next.taken_at = bytes;
+        next.waiting = Some(Waiting { snapshot, needs });
     }
 
     fn store_snapshot(&self) -> Result<()> {
-        let Some(kind) = self.sync_kind() else {
-            return Ok(());
-        };
-        let durable = self.durable();
+        let kind = self.sync_kind();
+        // Where nothing is ever durable, nothing is waited for.
+        let durable = kind.map_or(Offset::MAX, |_| self.durable());
         let mut next = self.snapshots.next.lock();
         let Some(waiting) = next.waiting.take_if(|waiting| waiting.needs <= durable) else {
             return Ok(());
@@ -330,6 +364,8 @@ impl Shared {
             next.waiting = Some(waiting);
             return Err(error);
         }
+        let [last, _] = next.stored;
+        next.stored = [waiting.snapshot.upto, last];
         drop(next);
         // In this order: see `producers_mark`.
         let generation = waiting.snapshot.generation;

@@ -62,20 +62,15 @@ impl Unpacked {
     }
 
     /// The records of the frame that was added as this number.
-    pub(super) fn records(
-        &self,
+    pub(super) fn records<'a>(
+        &'a self,
         number: u32,
-        frame: &Frame<'_>,
+        frame: &Frame<'a>,
         first: Offset,
         count: u32,
-    ) -> Option<Records<'_>> {
+    ) -> Option<Records<'a>> {
         let range = self.frames.get(usize::try_from(number).ok()?)?.clone();
-        let time = frame.stamp.timestamp();
-        Some(Records::unpacked(
-            self.memory.get(range),
-            first,
-            count,
-            time,
-        ))
+        let bytes = self.memory.get(range);
+        Some(Records::unpacked(bytes, frame, first, count))
     }
 }

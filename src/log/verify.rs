@@ -185,7 +185,7 @@ impl ReadOnly {
                 len,
             ));
         };
-        let scanner = Scanner::new(header.seed(), base, limit, FRAMES_START, base);
+        let scanner = Scanner::whole((&header).into(), limit);
         let survey = recover::survey(&*file, &path, len, scanner.clone())?;
         report.frames += survey.frames;
         if survey.packed > 0 {
@@ -233,6 +233,9 @@ impl ReadOnly {
         let Err(error) = index::verify(whole, header.id, header.base) else {
             return Ok(None);
         };
+        if self.is_replaced(header)? {
+            return Ok(None);
+        }
         Ok(Some(Damage {
             path,
             position: 0,
@@ -240,6 +243,13 @@ impl ReadOnly {
             to: header.base,
             reason: format!("the index is damaged ({error})"),
         }))
+    }
+
+    /// Whether the segment was compacted since its header was read: its index is another one then.
+    fn is_replaced(&self, header: &SegmentHeader) -> Result<bool> {
+        let (host, path) = (&**self.host(), segment_path(&self.dir, header.base));
+        let opened = recover::open_segment(host, &path, header.base, self.meta.id, Access::Read)?;
+        Ok(opened.header.is_some_and(|now| now.id != header.id))
     }
 
     /// How many bytes lie from `from` to the last one that is not zero.

@@ -43,7 +43,7 @@ use crate::{
     handle::LogHandle,
     offset::Offset,
     options::{Acks, Compression},
-    record::AsRecord,
+    record::{AsRecord, RecordRef},
 };
 use accumulator::Patience;
 use buffered::Buffered;
@@ -124,12 +124,14 @@ impl Producer {
     /// `?` turns it into a [`duralog::Error`](crate::Error), which lives on its own.
     /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
     /// [`ErrorKind::Io`], [`ErrorKind::DeliveryTimeout`] (where one is set),
+    /// [`ErrorKind::NoKey`] (on a compacted log),
     /// [`ErrorKind::Fenced`], [`ErrorKind::Closed`]: nothing was appended.
     /// [`ErrorKind::SyncFailed`]: the log takes no more records; if this very send was to sync
     /// ([`FlushPolicy::every_messages`](crate::FlushPolicy::every_messages)), its record may be
     /// in the log when it is opened next.
     ///
-    /// Of a buffered producer only [`ErrorKind::TooLarge`], [`ErrorKind::Closed`], and
+    /// Of a buffered producer only [`ErrorKind::TooLarge`], [`ErrorKind::NoKey`],
+    /// [`ErrorKind::Closed`], and
     /// [`ErrorKind::BufferFull`] if there was no room within
     /// [`max_block`](ProducerBuilder::max_block); what fails later is told by the receipt.
     pub fn send<R: AsRecord>(&self, record: R) -> Result<Receipt, SendError<R>> {
@@ -271,7 +273,8 @@ impl Producer {
         }
         let borrowed = record.as_record();
         let plain = borrowed.value.filter(|_| borrowed.is_plain());
-        self.check_record(plain.map_or_else(|| body::record_len(&borrowed), <[u8]>::len))?;
+        let len = plain.map_or_else(|| body::record_len(&borrowed), <[u8]>::len);
+        self.check_record(&borrowed, len)?;
         if let Path::Buffered(buffered) = &self.path {
             return buffered.send(&borrowed, acks, patience);
         }
@@ -297,7 +300,8 @@ impl Producer {
             return Err(ErrorKind::EmptyBatch.into());
         }
         for record in records {
-            self.check_record(body::record_len(&record.as_record()))?;
+            let record = record.as_record();
+            self.check_record(&record, body::record_len(&record))?;
         }
         Ok(())
     }
@@ -335,8 +339,12 @@ impl Producer {
     }
 
     #[inline]
-    fn check_record(&self, len: usize) -> Result<()> {
-        let limit = self.log.site.config.max_record_bytes;
+    fn check_record(&self, record: &RecordRef<'_>, len: usize) -> Result<()> {
+        let config = &self.log.site.config;
+        if record.key.is_none() && config.compaction.policy.compacts() {
+            return Err(ErrorKind::NoKey.into());
+        }
+        let limit = config.max_record_bytes;
         if len > limit {
             return Err(too_large("a record", len, limit as u64));
         }

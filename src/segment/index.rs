@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::{
     FRAMES_START,
-    scan::{Bytes, Found, FrameAt, Scanner},
+    scan::{Bytes, Found, Scanner},
 };
 use crate::{
     error::DecodeError,
@@ -190,27 +190,50 @@ pub(crate) fn build_index(
     header: &SegmentHeader,
     bytes: &mut impl Bytes,
 ) -> io::Result<Vec<Entry>> {
-    let (seed, base) = (header.seed(), header.base);
-    let mut scanner = Scanner::new(seed, base, Offset::MAX, FRAMES_START, base);
-    let mut pace = Pace::from_start();
-    let mut entries = Vec::new();
+    let mut scanner = Scanner::whole(header.into(), Offset::MAX);
+    let mut entries = IndexEntries::default();
     loop {
         match scanner.step(bytes)? {
             Found::Frame(frame) => {
-                if pace.takes(frame.position) {
-                    entries.push(entry_of(&frame, base));
-                }
+                let relative = frame.first.since(header.base);
+                let relative = u32::try_from(relative).unwrap_or(u32::MAX);
+                entries.note(frame.position, relative, frame.append_time);
             }
             Found::Hole(_) => {}
-            Found::Footer(..) | Found::Stop(_) => return Ok(entries),
+            Found::Footer(..) | Found::Stop(_) => return Ok(entries.into_entries()),
         }
     }
 }
 
-fn entry_of(frame: &FrameAt, base: Offset) -> Entry {
-    Entry {
-        relative_offset: u32::try_from(frame.first.since(base)).unwrap_or(u32::MAX),
-        position: narrow(frame.position),
-        append_time: frame.append_time,
+/// Gathers the entries of a segment that is read or written from its start.
+#[derive(Debug)]
+pub(crate) struct IndexEntries {
+    pace: Pace,
+    entries: Vec<Entry>,
+}
+
+impl Default for IndexEntries {
+    fn default() -> Self {
+        Self {
+            pace: Pace::from_start(),
+            entries: Vec::new(),
+        }
+    }
+}
+
+impl IndexEntries {
+    /// The next frame stands at `position`.
+    pub(crate) fn note(&mut self, position: usize, relative_offset: u32, append_time: u64) {
+        if self.pace.takes(position) {
+            self.entries.push(Entry {
+                relative_offset,
+                position: narrow(position),
+                append_time,
+            });
+        }
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 }

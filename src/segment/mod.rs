@@ -10,8 +10,8 @@ mod view;
 mod writer;
 
 pub(crate) use file_bytes::FileBytes;
-pub(crate) use index::{Index, LiveIndex, build_index};
-pub(crate) use scan::{Bytes, Found, FrameAt, Scanner, last_nonzero};
+pub(crate) use index::{Index, IndexEntries, LiveIndex, build_index};
+pub(crate) use scan::{Bytes, Found, FrameAt, Scanner, Shape, last_nonzero};
 pub(crate) use survey::Survey;
 pub(crate) use view::{Buffer, End, View};
 pub(crate) use writer::{SegmentWriter, Slack};

@@ -8,14 +8,15 @@
 
 use std::{io, num::NonZeroU32};
 
+use super::FRAMES_START;
 use crate::{
     error::DecodeError,
     format::{
         body::{self, Contents},
         checksum::Seed,
         frame::{self, Frame, HEADER_LEN},
-        segment::Footer,
-        wire::narrow,
+        segment::{Compacted, Footer, SegmentHeader},
+        wire::{narrow, widen},
     },
     offset::Offset,
 };
@@ -51,7 +52,10 @@ pub(crate) struct FrameAt {
     pub(crate) position: usize,
     pub(crate) len: usize,
     pub(crate) first: Offset,
+    /// How many records it has.
     pub(crate) count: u32,
+    /// How many offsets: more than records if some were removed.
+    pub(crate) offsets: u32,
     pub(crate) append_time: u64,
     /// Everything below was durable when the frame was written.
     pub(crate) durable: Offset,
@@ -61,7 +65,7 @@ pub(crate) struct FrameAt {
 
 impl FrameAt {
     pub(crate) fn end(&self) -> Offset {
-        self.first.advance(self.count.into())
+        self.first.advance(self.offsets.into())
     }
 }
 
@@ -95,6 +99,25 @@ pub(crate) enum Found {
     Stop(Stop),
 }
 
+/// What tells the frames of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) seed: Seed,
+    pub(crate) base: Offset,
+    /// Then offsets may be missing between its frames.
+    pub(crate) compacted: Option<Compacted>,
+}
+
+impl From<&SegmentHeader> for Shape {
+    fn from(header: &SegmentHeader) -> Self {
+        Self {
+            seed: header.seed(),
+            base: header.base,
+            compacted: header.compacted,
+        }
+    }
+}
+
 /// A walk over a segment's frames.
 #[derive(Clone, Debug)]
 pub(crate) struct Scanner {
@@ -102,28 +125,35 @@ pub(crate) struct Scanner {
     base: Offset,
     /// No record of this segment has this offset or a higher one.
     limit: Offset,
+    compacted: Option<Compacted>,
     position: usize,
     expected: Offset,
     candidate_bytes: usize,
 }
 
 impl Scanner {
-    /// A walk from `position`, where the frame with the offset `expected` should stand.
-    pub(crate) fn new(
-        seed: Seed,
-        base: Offset,
-        limit: Offset,
-        position: usize,
-        expected: Offset,
-    ) -> Self {
+    /// A walk from `position`, where the frame with the offset `expected` should stand, or one
+    /// behind it if the segment was compacted.
+    pub(crate) fn new(shape: Shape, limit: Offset, position: usize, expected: Offset) -> Self {
+        let Shape {
+            seed,
+            base,
+            compacted,
+        } = shape;
         Self {
             seed,
             base,
             limit,
+            compacted,
             position,
             expected,
             candidate_bytes: 0,
         }
+    }
+
+    /// A walk over a whole segment.
+    pub(crate) fn whole(shape: Shape, limit: Offset) -> Self {
+        Self::new(shape, limit, FRAMES_START, shape.base)
     }
 
     pub(crate) fn position(&self) -> usize {
@@ -141,8 +171,14 @@ impl Scanner {
     ///
     /// Only what reading the bytes returns.
     pub(crate) fn step(&mut self, bytes: &mut impl Bytes) -> io::Result<Found> {
+        if let Some(compacted) = &self.compacted
+            && self.position == widen(compacted.frames_end)
+        {
+            // What was behind the last frame was removed.
+            self.expected = self.expected.max(compacted.end);
+        }
         let why = match self.frame_at(bytes, self.position)? {
-            Ok(at) if at.first > self.expected => {
+            Ok(at) if at.first > self.expected && self.compacted.is_none() => {
                 return Ok(self.skip(at.first, self.position, DecodeError::Missing));
             }
             Ok(at) => {
@@ -267,6 +303,7 @@ impl Scanner {
             len: frame.len(),
             first,
             count: 0,
+            offsets: 0,
             append_time: frame.stamp.append_time,
             durable: Offset::new(first.since(Offset::new(frame.stamp.durable_distance.into()))),
             unpacked: None,
@@ -279,6 +316,7 @@ impl Scanner {
         }
         Contents {
             count: at.count,
+            offsets: at.offsets,
             unpacked: at.unpacked,
         } = body::check(frame)?;
         if at.end() > self.limit {

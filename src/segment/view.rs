@@ -9,18 +9,16 @@ use std::{
     },
 };
 
-use super::scan::Bytes;
+use super::scan::{Bytes, Shape};
 use crate::{
-    format::{checksum::Seed, frame},
+    format::frame,
     fs::{self, File, MapReader},
-    offset::Offset,
 };
 
 /// The published bytes of a segment, to be read by any number of threads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    pub(crate) base: Offset,
-    pub(crate) seed: Seed,
+    pub(crate) shape: Shape,
     source: Source,
 }
 
@@ -60,19 +58,17 @@ pub(crate) struct Buffer {
 const READ_AHEAD: usize = 256 << 10;
 
 impl View {
-    pub(crate) fn mapped(base: Offset, seed: Seed, reader: MapReader) -> Self {
+    pub(crate) fn mapped(shape: Shape, reader: MapReader) -> Self {
         Self {
-            base,
-            seed,
+            shape,
             source: Source::Mapped(reader),
         }
     }
 
     /// Reads the file as far as `end` says by then.
-    pub(crate) fn copied(base: Offset, seed: Seed, file: Arc<dyn File>, end: End) -> Self {
+    pub(crate) fn copied(shape: Shape, file: Arc<dyn File>, end: End) -> Self {
         Self {
-            base,
-            seed,
+            shape,
             source: Source::Copied { file, end },
         }
     }

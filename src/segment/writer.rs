@@ -12,6 +12,7 @@ use super::{
     FRAMES_START,
     index::{Indexer, LiveIndex},
     prepare::Preparation,
+    scan::Shape,
     view::{End, View},
 };
 use crate::{
@@ -205,16 +206,16 @@ impl SegmentWriter {
 
     /// Reads what this has published, now and later.
     pub(crate) fn view(&self, copy: bool) -> View {
-        let base = self.header.base;
+        let shape = Shape::from(&self.header);
         match &self.sink {
-            Sink::Mapped(writer) if !copy => View::mapped(base, self.seed, writer.reader()),
+            Sink::Mapped(writer) if !copy => View::mapped(shape, writer.reader()),
             Sink::Mapped(writer) => {
                 let (file, end) = (Arc::clone(&self.file), End::Mapped(writer.reader()));
-                View::copied(base, self.seed, file, end)
+                View::copied(shape, file, end)
             }
             Sink::Buffered { published, .. } => {
                 let (file, end) = (Arc::clone(&self.file), End::Shared(Arc::clone(published)));
-                View::copied(base, self.seed, file, end)
+                View::copied(shape, file, end)
             }
         }
     }

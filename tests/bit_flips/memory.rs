@@ -81,6 +81,10 @@ impl FileSystem for MemoryHost {
         panic!("nothing may be changed, but {} was renamed", from.display());
     }
 
+    fn replace(&self, _: &Path, to: &Path) -> io::Result<()> {
+        panic!("nothing may be changed, but {} was replaced", to.display());
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         panic!("nothing may be changed, but {} was removed", path.display());
     }

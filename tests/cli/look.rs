@@ -71,6 +71,7 @@ fn inspect_tells_everything_as_json() {
         "flush_interval_ms": 1000,
         "fsync": "data",
         "write_mode": "auto",
+        "cleanup_policy": "delete",
     });
     assert_eq!(seen["options"], options);
     inspect_tells_groups_and_segments(&seen, &place);

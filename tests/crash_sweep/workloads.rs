@@ -23,6 +23,9 @@ use crate::sim::{
     world::{World, value},
 };
 
+#[path = "workloads/compaction.rs"]
+mod compaction;
+
 /// A workload: its name, and what it does on a new machine.
 pub type Workload = (&'static str, fn(&mut World, u64));
 
@@ -47,6 +50,9 @@ pub const ALL: &[Workload] = &[
     ("aged", aged),
     ("followed", followed),
     ("named", named),
+    ("compacted-beside", compaction::beside),
+    ("compacted", compaction::compacted),
+    ("tombstones", compaction::tombstones),
     ("random", random),
 ];
 

@@ -91,6 +91,17 @@ pub struct Segment {
     pub durable: Vec<u64>,
     /// End offset and time of the last frame, of a sealed segment.
     pub footer: Option<(u64, u64)>,
+    pub compacted: Option<Compacted>,
+}
+
+/// What a compacted segment says beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    pub end: u64,
+    pub last_time: u64,
+    pub cleaned: u64,
+    pub frames_end: usize,
+    pub tombstones: u64,
 }
 
 /// An index: id and base of its segment, and of each entry relative offset, position and time.
@@ -128,13 +139,14 @@ pub fn index(file: &[u8]) -> (Index, Parts) {
 pub fn segment(file: &[u8]) -> (Segment, Parts) {
     let mut segment = header_copy(file, 0);
     assert_eq!(segment, header_copy(file, 512), "both copies say the same");
+    let used = header_len(segment.compacted.is_some());
     let mut parts = vec![
-        ("header".to_owned(), 0..56),
-        ("unused".to_owned(), 56..512),
-        ("header again".to_owned(), 512..568),
-        ("unused".to_owned(), 568..1024),
+        ("header".to_owned(), 0..used),
+        ("unused".to_owned(), used..512),
+        ("header again".to_owned(), 512..512 + used),
+        ("unused".to_owned(), 512 + used..1024),
     ];
-    for unused in [56..512, 568..1024] {
+    for unused in [used..512, 512 + used..1024] {
         assert!(file[unused].iter().all(|&byte| byte == 0));
     }
     let mut position = 1024;
@@ -143,19 +155,30 @@ pub fn segment(file: &[u8]) -> (Segment, Parts) {
         assert_eq!(segment.footer, None, "nothing follows a footer");
         let (name, len) = frame(file, position, &mut segment, &mut next);
         parts.push((name, position..position + len));
+        if let Some(compacted) = segment.compacted.filter(|_| segment.footer.is_some()) {
+            assert_eq!(position, compacted.frames_end);
+            let footer = (compacted.end, compacted.last_time);
+            assert_eq!(segment.footer, Some(footer));
+        }
         position += len;
     }
     (segment, parts)
 }
 
+fn header_len(compacted: bool) -> usize {
+    if compacted { 88 } else { 56 }
+}
+
 fn header_copy(file: &[u8], position: usize) -> Segment {
-    let copy = &file[position..position + 56];
+    let version = file[position + 8];
+    let len = header_len(version == 2);
+    let copy = &file[position..position + len];
     let mut take = Take(copy);
     let magic = take.number(8);
     assert_eq!(&copy[..8], b"dlogSEG\n");
-    assert_eq!(take.number(2), 1, "version");
+    assert!([1, 2].contains(&take.number(2)), "version");
     assert_eq!(take.number(2), 0);
-    let segment = Segment {
+    let mut segment = Segment {
         id: take.number(8),
         base: take.number(8),
         previous_end: take.number(8),
@@ -164,8 +187,18 @@ fn header_copy(file: &[u8], position: usize) -> Segment {
         records: Vec::new(),
         durable: Vec::new(),
         footer: None,
+        compacted: None,
     };
-    let crc = crc32(seed(magic, position), &copy[..52]);
+    if version == 2 {
+        segment.compacted = Some(Compacted {
+            end: take.number(8),
+            last_time: take.number(8),
+            cleaned: take.number(8),
+            frames_end: take.length(4),
+            tombstones: take.number(4),
+        });
+    }
+    let crc = crc32(seed(magic, position), &copy[..len - 4]);
     assert_eq!(u64::from(crc), take.number(4), "checksum of the header");
     segment
 }
@@ -181,7 +214,11 @@ fn frame(file: &[u8], position: usize, segment: &mut Segment, next: &mut u64) ->
     );
     assert_eq!(crc, u64::from(found), "checksum of the frame at {position}");
     let first = segment.base + take.number(4);
-    assert_eq!(first, *next, "offsets are dense");
+    if segment.compacted.is_some() {
+        assert!(first >= *next, "offsets go up");
+    } else {
+        assert_eq!(first, *next, "offsets are dense");
+    }
     let durable = first - take.number(4);
     let append_time = take.number(6);
     let attributes = take.number(2);
@@ -191,6 +228,11 @@ fn frame(file: &[u8], position: usize, segment: &mut Segment, next: &mut u64) ->
         0x10 => {
             *next = compressed(body, first, append_time, &mut segment.records);
             format!("frame at {position}, lz4, offsets {first} to {next}")
+        }
+        8 => {
+            assert!(segment.compacted.is_some());
+            *next = sparse(body, first, append_time, &mut segment.records);
+            format!("frame at {position}, sparse, offsets {first} to {next}")
         }
         0 => {
             *next = records(body, first, append_time, &mut segment.records);
@@ -216,6 +258,24 @@ fn frame(file: &[u8], position: usize, segment: &mut Segment, next: &mut u64) ->
     };
     segment.durable.push(durable);
     (name, len)
+}
+
+/// Reads which records are left, and those; returns the offset behind the last one that there was.
+fn sparse(content: &[u8], first: u64, append_time: u64, into: &mut Vec<Record>) -> u64 {
+    let mut take = Take(content);
+    let offsets = take.varint();
+    let bits = take.bytes(offsets.div_ceil(8));
+    let is_left = |number: &usize| bits[number / 8] >> (number % 8) & 1 == 1;
+    assert!((offsets..8 * bits.len()).all(|spare| !is_left(&spare)));
+    let left: Vec<_> = (0..offsets).filter(is_left).collect();
+    assert!(!left.is_empty() && left.len() < offsets);
+    let start = into.len();
+    let end = records(take.0, first, append_time, into);
+    assert_eq!(end - first, left.len() as u64, "a record for each bit");
+    for (record, number) in into[start..].iter_mut().zip(left) {
+        record.offset = first + number as u64;
+    }
+    first + offsets as u64
 }
 
 /// Reads a body that is not plain; returns the offset behind its last record.
@@ -342,6 +402,8 @@ pub struct Checkpoint {
     /// To retention, drop-oldest, damage and lost tails.
     pub lost: [u64; 4],
     pub damage: Vec<(u64, u64)>,
+    /// How far the log is compacted, and where that has to begin anew.
+    pub compacted: Option<(u64, u64)>,
 }
 
 pub fn checkpoint(payload: &[u8]) -> Checkpoint {
@@ -350,12 +412,13 @@ pub fn checkpoint(payload: &[u8]) -> Checkpoint {
         std::array::from_fn(|_| take.number(8));
     let boot_id = take.bytes(16).to_vec();
     let flags = take.number(1);
-    assert_eq!(flags & !0x03, 0, "unknown flags");
+    assert_eq!(flags & !0x0b, 0, "unknown flags");
     let lost = std::array::from_fn(|_| take.number(8));
     let count = take.number(2);
     let damage = (0..count)
         .map(|_| (take.number(8), take.number(8)))
         .collect();
+    let compacted = (flags & 8 == 8).then(|| (take.number(8), take.number(8)));
     assert!(take.0.is_empty());
     Checkpoint {
         durable,
@@ -369,6 +432,7 @@ pub fn checkpoint(payload: &[u8]) -> Checkpoint {
         unproven: flags & 2 == 2,
         lost,
         damage,
+        compacted,
     }
 }
 

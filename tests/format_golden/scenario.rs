@@ -12,7 +12,8 @@ use std::{
 };
 
 use duralog::{
-    Acks, CommitOptions, FlushPolicy, Fsync, Log, LogOptions, Record, Timestamp, WriteMode,
+    Acks, CleanupPolicy, CommitOptions, FlushPolicy, Fsync, Log, LogOptions, Record, Timestamp,
+    WriteMode,
     testing::{
         self, Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, Parker, RealHost,
         Threads,
@@ -67,6 +68,10 @@ impl FileSystem for CountingHost {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.real.rename(from, to)
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.replace(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -202,6 +207,18 @@ pub fn make_log(scratch: &Path, dir: &Path) {
 #[cfg(feature = "lz4")]
 pub fn open_as_made(dir: &Path) -> Log {
     testing::open(CountingHost::new(0), &options(), dir).unwrap()
+}
+
+/// Makes an empty log that is compacted, in the first boot.
+pub fn open_compacted(dir: &Path) -> Log {
+    let options = options()
+        .cleanup_policy(CleanupPolicy::Compact)
+        .tombstone_retention(Duration::from_secs(60))
+        .min_compaction_lag(Duration::ZERO)
+        .min_dirty_ratio(0.25)
+        .compaction_memory(1 << 20)
+        .compaction_rate(1 << 21);
+    testing::open(CountingHost::new(0), &options, dir).unwrap()
 }
 
 /// Opens a log in the second boot.

@@ -12,6 +12,7 @@ mod sim;
 mod common;
 
 mod acks;
+mod compaction;
 mod consumers;
 mod failures;
 mod flush;

@@ -280,6 +280,28 @@ fn a_rename_keeps_the_content_and_the_handles() {
 }
 
 #[test]
+fn replacing_puts_a_file_in_the_place_of_another_which_stays_readable_to_those_who_have_it() {
+    on_both(|host, dir| {
+        let (a, b, inside) = (dir.join("a"), dir.join("b"), dir.join("inside"));
+        make(host, &a, b"new");
+        let old = make(host, &b, b"old");
+        host.create_dir_all(&inside).unwrap();
+        host.replace(&a, &b).unwrap();
+        assert_eq!(names(host, dir), ["b", "inside"]);
+        let reopened = host.open(&b, Access::Read).unwrap();
+        assert_eq!(content(&*reopened), b"new");
+        assert_eq!(content(&*old), b"old");
+        host.replace(&b, &b).unwrap();
+        host.replace(&b, &a).unwrap();
+        assert_eq!(names(host, dir), ["a", "inside"]);
+        let missing = Some(ErrorKind::NotFound);
+        assert_eq!(kind(host.replace(&b, &a)), missing);
+        let is_directory = Some(ErrorKind::IsADirectory);
+        assert_eq!(kind(host.replace(&a, &inside)), is_directory);
+    });
+}
+
+#[test]
 fn a_rename_replaces_nothing() {
     on_both(|host, dir| {
         let (a, b, inside) = (dir.join("a"), dir.join("b"), dir.join("inside"));

@@ -384,6 +384,31 @@ fn a_renamed_file_has_its_old_name_or_its_new_one_or_both() {
     }
 }
 
+#[test]
+fn a_name_whose_file_was_replaced_stands_for_the_old_one_or_the_new_one_until_the_directory_is_synced()
+ {
+    on_machine(0, b"old", |machine, _| {
+        let new = make(machine, "/data/new", b"new");
+        new.sync(SyncKind::Data).unwrap();
+        sync_dir(machine, "/data");
+        let replaced = machine.replace(Path::new("/data/new"), Path::new(FILE));
+        replaced.unwrap();
+        let seen: BTreeSet<_> = cuts(machine)
+            .map(|(_, disk)| (read(&disk, FILE), read(&disk, "/data/new")))
+            .collect();
+        let (old, new) = (Some(b"old".to_vec()), Some(b"new".to_vec()));
+        let undone = (old, new.clone());
+        let half = (new.clone(), new.clone());
+        let done = (new, None);
+        assert_eq!(seen, BTreeSet::from([undone, half, done.clone()]));
+        sync_dir(machine, "/data");
+        for (seed, disk) in cuts(machine) {
+            let found = (read(&disk, FILE), read(&disk, "/data/new"));
+            assert_eq!(found, done, "seed {seed}");
+        }
+    });
+}
+
 /// Runs `sync` while another thread does `change`; returns which of the calls `watched` came when.
 fn race(
     machine: &Machine,

@@ -1,6 +1,6 @@
 //! Why a command failed.
 
-use std::{error::Error, io, ops::RangeInclusive};
+use std::{error::Error, io, ops::RangeInclusive, path::PathBuf};
 
 use duralog::ErrorKind;
 
@@ -19,6 +19,9 @@ pub enum Failure {
     /// This build can't compress so.
     #[error("this build has no {0}: it needs the feature `{0}`")]
     NoCompression(&'static str),
+    /// The log's options do not compact it.
+    #[error("{} is not compacted: its cleanup policy is to delete", dir.display())]
+    NotCompacted { dir: PathBuf },
     /// A line is no record of this log.
     #[error("line {line} is longer than the log's max_record_bytes, {limit}")]
     LineTooLong { line: u64, limit: usize },

@@ -3,8 +3,8 @@
 use std::{io::Write, path::PathBuf};
 
 use duralog::{
-    FlushPolicy, Fsync, GroupInfo, Log, Offset, OptionsInfo, ReadOnlyLog, SegmentInfo, Timestamp,
-    WriteMode,
+    CleanupPolicy, FlushPolicy, Fsync, GroupInfo, Log, Offset, OptionsInfo, ReadOnlyLog,
+    SegmentInfo, Timestamp, WriteMode,
 };
 use serde_json::{Value, json};
 
@@ -132,6 +132,7 @@ fn options_json(options: &OptionsInfo) -> Value {
         "flush_interval_ms": options.flush.interval().map(millis),
         "fsync": fsync(options.fsync),
         "write_mode": write_mode(options.write_mode),
+        "cleanup_policy": cleanup_policy(options.cleanup_policy),
     })
 }
 
@@ -142,6 +143,8 @@ fn print_options(out: &mut impl Write, options: &OptionsInfo) -> Result<(), Fail
     writeln!(out, "flush:             {}", flush(options.flush))?;
     writeln!(out, "fsync:             {}", fsync(options.fsync))?;
     writeln!(out, "write mode:        {}", write_mode(options.write_mode))?;
+    let policy = cleanup_policy(options.cleanup_policy);
+    writeln!(out, "cleanup policy:    {policy}")?;
     Ok(())
 }
 
@@ -189,5 +192,13 @@ fn write_mode(mode: WriteMode) -> &'static str {
         WriteMode::Auto => "auto",
         WriteMode::Mapped => "mapped",
         WriteMode::Buffered => "buffered",
+    }
+}
+
+fn cleanup_policy(policy: CleanupPolicy) -> &'static str {
+    match policy {
+        CleanupPolicy::Delete => "delete",
+        CleanupPolicy::Compact => "compact",
+        CleanupPolicy::CompactAndDelete => "compact,delete",
     }
 }

@@ -7,6 +7,7 @@
     clippy::print_stderr
 )]
 
+mod compact;
 mod consume;
 mod dump;
 mod failure;
@@ -53,6 +54,7 @@ enum Command {
     Verify(verify::Args),
     Dump(dump::Args),
     Groups(groups::Args),
+    Compact(compact::Args),
 }
 
 /// How a command that did not fail ended.
@@ -71,6 +73,7 @@ impl Command {
             Self::Verify(args) => verify::run(args),
             Self::Dump(args) => unless_closed(dump::run(args)),
             Self::Groups(args) => unless_closed(groups::run(args)),
+            Self::Compact(args) => compact::run(args),
         }
     }
 }

@@ -106,6 +106,11 @@ impl FileSystem for Machine {
         self.inner.call(Call::Rename, |_| to.into(), rename)
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let replace = |state: &mut State, _| state.storage.replace(from, to);
+        self.inner.call(Call::Rename, |_| to.into(), replace)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let remove = |state: &mut State, _| state.storage.remove(path);
         self.inner.call(Call::Remove, |_| path.into(), remove)

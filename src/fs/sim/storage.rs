@@ -272,11 +272,29 @@ impl Storage {
     ///
     /// `NotFound`, `NotADirectory`, `IsADirectory`, `AlreadyExists`.
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let from = self.entry_of_file(from)?;
-        if self.find(to).is_ok() {
+        if self.entry_of_file(from).is_ok() && self.find(to).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        self.replace(from, to)
+    }
+
+    /// Renames a file, over another one if that has the name.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `NotADirectory`, `IsADirectory`.
+    pub(super) fn replace(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let from = self.entry_of_file(from)?;
+        if self
+            .find(to)
+            .is_ok_and(|found| self.kind(found) == Kind::Directory)
+        {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let (dir, name) = self.split(to)?;
+        if (dir, name) == (from.dir, &*from.name) {
+            return Ok(());
+        }
         let to = Entry {
             dir,
             name: name.to_owned(),

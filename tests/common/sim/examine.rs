@@ -9,8 +9,8 @@ use duralog::{
 
 use super::{
     PATH,
-    oracle::{Crash, Found, Oracle},
-    world::{World, value},
+    oracle::{Crash, Found, Oracle, sequence_of},
+    world::{World, text_of, value},
 };
 
 /// The name of a producer, with which the values that it sends begin.
@@ -66,7 +66,7 @@ pub fn look(log: &Log, oracle: &Oracle) -> Result<Found, String> {
         }
         found.gaps.extend_from_slice(batch.gaps());
         for record in &batch {
-            let value = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
+            let value = String::from_utf8_lossy(text_of(&record)).into_owned();
             let offset = record.offset().map_or(u64::MAX, Offset::get);
             found.records.push((offset, value));
         }
@@ -96,7 +96,7 @@ fn seek(log: &Log, found: &Found) -> Result<(), String> {
         let batch = reader
             .poll(Duration::ZERO)
             .map_err(|error| format!("a reader at {offset} fails: {error}"))?;
-        let first = batch.iter().next().and_then(|record| record.value());
+        let first = batch.iter().next().map(|record| text_of(&record));
         if first != Some(value.as_bytes()) {
             return Err(format!("at {offset} another record is found"));
         }
@@ -135,7 +135,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         .judge(&found, crash)
         .map_err(|broken| format!("{broken}\n{:?}", log.recovery()))?;
     kept_in_quarantine(world, &log)?;
-    remembers_its_producer(&log, &found)?;
+    remembers_its_producer(&log, &found, oracle)?;
     let served = oracle.after(&found);
     let mut next = vec![Next {
         what: "the power is cut once it is served",
@@ -151,6 +151,7 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         crash: Crash::Power,
         oracle: world.promised(),
     });
+    compact(world, &log)?;
     if !world.close(log) {
         return Err("it does not close".to_owned());
     }
@@ -163,14 +164,30 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
     Ok(Examined { rows, next })
 }
 
+/// What a compaction leaves is what it may leave.
+fn compact(world: &World, log: &Log) -> Result<(), String> {
+    if !world.oracle(|oracle| oracle.is_keyed()) {
+        return Ok(());
+    }
+    world.sync(log);
+    world.machine.sleep(Duration::from_millis(200));
+    world.compact(log);
+    let promised = world.promised();
+    let found = look(log, &promised)?;
+    // All is durable, so that nothing less will do; what was lost before it was opened is told.
+    promised
+        .judge(&found, Crash::Power)
+        .map_err(|broken| format!("compacted after the crash: {broken}"))
+}
+
 /// A named producer whose records are there has come as far as the last of them: they were sent in
-/// order, and have their sequences in them.
-fn remembers_its_producer(log: &Log, found: &Found) -> Result<(), String> {
-    let number = |(_, value): &(u64, String)| -> Option<u64> {
-        let number = value.strip_prefix(NAMED)?.split('-').nth(1)?;
-        number.parse().ok()
-    };
-    let Some(last) = found.records.iter().filter_map(number).max() else {
+/// order, and have their sequences in them. Where some may be gone, it has come that far at least.
+fn remembers_its_producer(log: &Log, found: &Found, oracle: &Oracle) -> Result<(), String> {
+    let there = found
+        .records
+        .iter()
+        .filter_map(|(_, value)| sequence_of(value));
+    let Some(last) = there.max().max(oracle.sequence()) else {
         return Ok(());
     };
     let producer = log.producer().name(NAMED).build();
@@ -178,7 +195,7 @@ fn remembers_its_producer(log: &Log, found: &Found) -> Result<(), String> {
     let known = producer
         .last_sequence()
         .map_err(|error| error.to_string())?;
-    if known == Some(last) {
+    if known == Some(last) || (oracle.is_keyed() && known > Some(last)) {
         Ok(())
     } else {
         Err(format!(

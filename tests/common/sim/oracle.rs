@@ -1,8 +1,16 @@
 //! What must be true after a crash, from what the library had promised before it.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use duralog::{Gap, GapReason};
+
+use super::{
+    examine::NAMED,
+    world::{is_gone, key_of},
+};
 
 /// What happened to a send, as its caller knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +78,22 @@ pub struct Oracle {
     closed: bool,
     /// A sync failed: what was only written may be gone though the machine went on.
     doubt: bool,
+    /// The log is compacted, and what may be gone by that.
+    keys: Option<Keys>,
     version: u64,
+}
+
+/// What may be gone of a log that is compacted.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    /// Records that lie below.
+    below: u64,
+    /// Tombstones were kept for long enough.
+    drops_tombstones: bool,
+    /// These offsets were found to be gone, as they may be.
+    gone: BTreeSet<u64>,
+    /// The named producer has come so far at least, whether or not that record is there.
+    sequence: Option<u64>,
 }
 
 /// What was found when the log was opened again.
@@ -141,6 +164,68 @@ impl Oracle {
         self.change().closed = true;
     }
 
+    /// Records have keys, and the log is compacted.
+    pub fn compacts(&mut self) {
+        self.change().keys.get_or_insert_default();
+    }
+
+    pub fn is_keyed(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Of records below, a compaction may remove those that are not needed.
+    pub fn may_remove_below(&mut self, offset: u64) {
+        let durable = self.sends.iter().filter(|send| {
+            let is_known = send.first().is_some() && send.end() <= self.durable;
+            is_known || matches!(send.fate, Fate::Durable(_))
+        });
+        let sequences = durable.filter_map(|send| sequence_of(send.values.last()?));
+        let last = sequences.max();
+        if let Some(keys) = &mut self.change().keys {
+            keys.below = keys.below.max(offset);
+            keys.sequence = keys.sequence.max(last);
+        }
+    }
+
+    /// What is known of the named producer, though its records may be gone.
+    pub fn sequence(&self) -> Option<u64> {
+        self.keys.as_ref()?.sequence
+    }
+
+    /// From now on tombstones may be gone that have nothing to remove.
+    pub fn may_drop_tombstones(&mut self) {
+        if let Some(keys) = &mut self.change().keys {
+            keys.drops_tombstones = true;
+        }
+    }
+
+    /// Whether a compaction may have removed a record, as what was found has a later one of its key;
+    /// or nothing that it is to remove, if it is a tombstone.
+    fn may_be_gone(&self, offset: u64, value: &str, found: &Found) -> bool {
+        let Some(keys) = self.keys.as_ref().filter(|keys| offset < keys.below) else {
+            return false;
+        };
+        let of_key = |(_, other): &&(u64, String)| key_of(other) == key_of(value);
+        let mut others = found.records.iter().filter(of_key);
+        let is_superseded = others.clone().any(|(at, _)| *at > offset);
+        let has_nothing_to_do = others.all(|(at, _)| *at > offset);
+        is_superseded || (keys.drops_tombstones && is_gone(value) && has_nothing_to_do)
+    }
+
+    /// Offsets that may be gone, and are.
+    fn gone(&self, found: &Found) -> BTreeSet<u64> {
+        let there: BTreeSet<_> = found.records.iter().map(|(offset, _)| *offset).collect();
+        let known = self.sends.iter().filter_map(|send| {
+            let first = send.first()?;
+            Some((first..).zip(&send.values))
+        });
+        let missing = known.flatten().filter(|(offset, value)| {
+            !there.contains(offset) && self.may_be_gone(*offset, value, found)
+        });
+        let before = self.keys.iter().flat_map(|keys| keys.gone.iter().copied());
+        missing.map(|(offset, _)| offset).chain(before).collect()
+    }
+
     /// The log is about to be opened again.
     pub fn opened(&mut self) {
         self.change().closed = false;
@@ -209,6 +294,10 @@ impl Oracle {
             floor: self.floor.max(found.end),
             closed: false,
             doubt: false,
+            keys: self.keys.clone().map(|keys| Keys {
+                gone: self.gone(found),
+                ..keys
+            }),
             version: 0,
         }
     }
@@ -221,7 +310,7 @@ impl Oracle {
             ));
         }
         self.judge_records(found)?;
-        judge_coverage(found, &[GapReason::LostTail])?;
+        judge_coverage(found, &self.gone(found), &[GapReason::LostTail])?;
         self.judge_promises(found, crash)?;
         self.judge_groups(found, crash)?;
         if found.durable != found.end {
@@ -243,7 +332,11 @@ impl Oracle {
     /// tail.)
     pub fn judge_damaged(&self, found: &Found) -> Verdict {
         self.judge_records(found)?;
-        judge_coverage(found, &[GapReason::LostTail, GapReason::Damage])?;
+        judge_coverage(
+            found,
+            &self.gone(found),
+            &[GapReason::LostTail, GapReason::Damage],
+        )?;
         if self.closed && found.end < self.floor {
             return Err(format!(
                 "it ends at {}, and was closed at {}",
@@ -305,7 +398,8 @@ impl Oracle {
         }
         for (number, (first, count)) in firsts {
             let whole = self.sends[number].values.len();
-            if count != whole {
+            let may_lack = self.is_keyed() && self.sends[number].first().is_some();
+            if count != whole && !may_lack {
                 return Err(format!(
                     "of the batch at {first}, {count} of {whole} records"
                 ));
@@ -331,7 +425,8 @@ impl Oracle {
                 continue;
             };
             for (offset, value) in (first..).zip(&send.values) {
-                if there.get(&offset) != Some(&value.as_str()) {
+                let is_there = there.get(&offset) == Some(&value.as_str());
+                if !is_there && !self.may_be_gone(offset, value, found) {
                     return Err(format!("{value:?} at {offset} is lost: {:?}", send.fate));
                 }
             }
@@ -379,12 +474,21 @@ impl Oracle {
     }
 }
 
-/// Records and gaps together are all offsets from the start to the end, once each.
-fn judge_coverage(found: &Found, reasons: &[GapReason]) -> Verdict {
+/// The sequence of a value that the named producer sent.
+pub fn sequence_of(value: &str) -> Option<u64> {
+    let number = value.strip_prefix(NAMED)?.split('-').nth(1)?;
+    number.parse().ok()
+}
+
+/// Records and gaps, and what may be gone, together are all offsets from the start to the end, once
+/// each.
+fn judge_coverage(found: &Found, gone: &BTreeSet<u64>, reasons: &[GapReason]) -> Verdict {
     let mut covered: Vec<Range<u64>> = found
         .records
         .iter()
-        .map(|(offset, _)| *offset..offset + 1)
+        .map(|(offset, _)| *offset)
+        .chain(gone.iter().copied())
+        .map(|offset| offset..offset + 1)
         .collect();
     for gap in &found.gaps {
         if !reasons.contains(&gap.reason) {

@@ -10,7 +10,7 @@ use std::{
 
 use duralog::{
     Acks, CommitOptions, Consumer, Durability, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES,
-    Producer, Record, WriteMode,
+    Producer, Record, RecordRef, WriteMode,
     testing::{
         Clock, Joiner, Threads,
         sim::{Call, Disk, Machine},
@@ -126,10 +126,11 @@ impl World {
             neighbour.send();
         }
         let send = self.oracle(|oracle| oracle.begin(values.to_vec()));
+        let keyed = self.oracle(|oracle| oracle.is_keyed());
         let receipt = match values {
-            [value] => producer.send_with(Record::new(value.as_str()), acks).ok(),
+            [value] => producer.send_with(record_of(value, keyed), acks).ok(),
             several => {
-                let records: Vec<_> = several.iter().map(|v| Record::new(v.as_str())).collect();
+                let records: Vec<_> = several.iter().map(|v| record_of(v, keyed)).collect();
                 producer.send_batch(&records).ok()
             }
         };
@@ -203,6 +204,22 @@ impl World {
         synced.is_ok()
     }
 
+    /// Compacts; how many segments were replaced.
+    pub fn compact(&self, log: &Log) -> u64 {
+        let end = log.log_end_offset().get();
+        self.oracle(|oracle| oracle.may_remove_below(end));
+        match log.compact() {
+            Ok(report) => {
+                assert_eq!(report.skipped, [], "nothing is damaged");
+                report.replaced
+            }
+            Err(error) => {
+                self.doubt_if_latched(&error);
+                0
+            }
+        }
+    }
+
     pub fn close(&self, log: Log) -> bool {
         let closed = log.close();
         match &closed {
@@ -272,4 +289,38 @@ pub fn value(writer: &str, number: usize, len: usize) -> String {
         "",
         fill = len.saturating_sub(name.len())
     )
+}
+
+/// The key of a record with this value, in a log of keys.
+pub fn key_of(value: &str) -> &str {
+    value.split('-').next().unwrap_or_default()
+}
+
+/// A value that stands for a tombstone.
+pub fn gone(key: &str, number: usize) -> String {
+    format!("{key}-{number:04}-{GONE}")
+}
+
+pub fn is_gone(value: &str) -> bool {
+    value.ends_with(GONE)
+}
+
+const GONE: &str = "gone";
+/// The header of a tombstone that tells it from others.
+const WHICH: &str = "which";
+
+fn record_of(value: &str, keyed: bool) -> Record {
+    if !keyed {
+        Record::new(value)
+    } else if is_gone(value) {
+        Record::tombstone(key_of(value)).header(WHICH, value)
+    } else {
+        Record::new(value).key(key_of(value))
+    }
+}
+
+/// What was sent with a record.
+pub fn text_of<'a>(record: &RecordRef<'a>) -> &'a [u8] {
+    let which = record.headers().find(WHICH);
+    record.value().or(which).unwrap_or_default()
 }

@@ -225,6 +225,19 @@ fn strike(faults: &Mutex<Vec<Arc<Fault>>>, op: Op, path: &Path) -> io::Result<()
     }
 }
 
+impl TestHost {
+    /// Open files have their new name from now on.
+    fn renamed(&self, from: &Path, to: &Path) {
+        let open = self.open_files.lock().unwrap();
+        for path in open.iter().filter_map(Weak::upgrade) {
+            let mut path = path.lock().unwrap();
+            if *path == from {
+                *path = to.to_path_buf();
+            }
+        }
+    }
+}
+
 impl FileSystem for TestHost {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.real.create_dir_all(path)
@@ -250,18 +263,14 @@ impl FileSystem for TestHost {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         strike(&self.faults, Op::Rename, to)?;
         self.real.rename(from, to)?;
-        for path in self
-            .open_files
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(Weak::upgrade)
-        {
-            let mut path = path.lock().unwrap();
-            if *path == from {
-                *path = to.to_path_buf();
-            }
-        }
+        self.renamed(from, to);
+        Ok(())
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        strike(&self.faults, Op::Rename, to)?;
+        self.real.replace(from, to)?;
+        self.renamed(from, to);
         Ok(())
     }
 

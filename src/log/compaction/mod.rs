@@ -1,0 +1,269 @@
+//! Compaction: of each key, the last record is kept.
+//!
+//! What is to be done is [planned](plan) from values; a [job](job) does it in steps of bounded size,
+//! with the keys it learned in [bounded memory](keys): it [walks](walk) through segments,
+//! [writes](rewrite) those anew of which something goes, and [swaps](swap) them in. Neither the append lock nor a
+//! reader waits for any of that.
+
+use std::{sync::Arc, time::Duration};
+
+mod job;
+mod keys;
+mod plan;
+mod rewrite;
+mod swap;
+mod walk;
+
+use job::{Job, Progress};
+use plan::{Candidate, Plan, Situation, Times};
+
+use super::{Shared, Site, report::CompactionReport, segments::Segment};
+use crate::{
+    error::{ErrorKind, Result},
+    format::checkpoint::Cleaned,
+    fs::{Host, Mutex},
+    offset::Offset,
+    slot_file::SlotFile,
+};
+
+/// Bytes that one step reads, about.
+const STEP: usize = 1 << 20;
+/// Time between looks at whether there is something to compact. (Kafka's `log.cleaner.backoff.ms`.)
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// What compacts a log.
+#[derive(Debug)]
+pub(crate) struct Cleaner {
+    clock: AgeClock,
+    /// On demand, one at a time.
+    demand: Mutex<()>,
+    state: Mutex<State>,
+    /// Held while files of segments are replaced or deleted.
+    pub(super) files: Mutex<()>,
+    last: Mutex<Option<Result<CompactionReport>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    job: Option<Job>,
+    /// It was asked for: whoever asked takes its steps.
+    on_demand: bool,
+    /// When the background thread goes on.
+    due: Duration,
+}
+
+/// The time that ages are told by: that of the wall when the log was opened, and from then on as it
+/// passes. A wall clock that jumps meanwhile makes nothing old.
+#[derive(Clone, Copy, Debug, Default)]
+struct AgeClock {
+    opened: u64,
+    at: Duration,
+}
+
+impl AgeClock {
+    fn now(self, host: &dyn Host) -> u64 {
+        let passed = host.monotonic().saturating_sub(self.at);
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        self.opened.saturating_add(passed)
+    }
+}
+
+impl Cleaner {
+    pub(super) fn new(site: &Site) -> Self {
+        let mut clock = AgeClock::default();
+        if site.config.compaction.policy.compacts() {
+            clock = AgeClock {
+                opened: site.host.wall_millis(),
+                at: site.host.monotonic(),
+            };
+        }
+        Self {
+            clock,
+            demand: Mutex::default(),
+            state: Mutex::default(),
+            files: Mutex::default(),
+            last: Mutex::default(),
+        }
+    }
+}
+
+/// Ends what was done on demand, however that came.
+struct OnDemand<'a>(&'a Shared);
+
+impl Drop for OnDemand<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.cleaner.state.lock();
+        self.0.abandon(&mut state);
+        state.on_demand = false;
+    }
+}
+
+impl Shared {
+    /// Compacts all that may be, now.
+    ///
+    /// # Errors
+    ///
+    /// `NotCompacted`, `Io`, `StorageFull`, `SyncFailed`, `Closed`.
+    pub(crate) fn compact(&self) -> Result<CompactionReport> {
+        if !self.site.config.compaction.policy.compacts() {
+            let path = self.site.dir.clone();
+            return Err(ErrorKind::NotCompacted { path }.into());
+        }
+        let _turn = self.cleaner.demand.lock();
+        self.check_writable()?;
+        // What is durable by now need not wait for the background.
+        self.seal_durable()?;
+        let _on_demand = self.begin_on_demand()?;
+        let compacted = loop {
+            let mut state = self.cleaner.state.lock();
+            match self.step_job(&mut state) {
+                Ok(Progress::Going(_)) => {}
+                Ok(Progress::Done) => {
+                    let report = state.job.take().map(|job| job.report);
+                    break Ok(report.unwrap_or_default());
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        *self.cleaner.last.lock() = Some(compacted.clone());
+        compacted
+    }
+
+    /// What came of the last compaction.
+    pub(crate) fn last_compaction(&self) -> Option<Result<CompactionReport>> {
+        self.cleaner.last.lock().clone()
+    }
+
+    fn begin_on_demand(&self) -> Result<OnDemand<'_>> {
+        let mut state = self.cleaner.state.lock();
+        self.check_writable()?;
+        self.abandon(&mut state);
+        state.on_demand = true;
+        let guard = OnDemand(self);
+        let (plan, segments) = self.plan_compaction();
+        state.job = Some(self.job(&plan, segments));
+        drop(state);
+        Ok(guard)
+    }
+
+    /// Compacts on in the background, if that is due, and says when to go on; `None` if the log is not compacted.
+    pub(super) fn step_compaction(&self) -> Option<Duration> {
+        let config = &self.site.config.compaction;
+        if !config.policy.compacts() {
+            return None;
+        }
+        let now = self.site.host.monotonic();
+        let mut state = self.cleaner.state.lock();
+        if state.on_demand || now < state.due {
+            state.due = state.due.max(now + STEP_ASIDE);
+            return Some(state.due);
+        }
+        if state.job.is_none() {
+            let (plan, segments) = self.plan_compaction();
+            if !plan.is_due(config.min_dirty) {
+                state.due = now + LOOK_AGAIN;
+                return Some(state.due);
+            }
+            state.job = Some(self.job(&plan, segments));
+        }
+        let done = match self.step_job(&mut state) {
+            Ok(Progress::Going(bytes)) => {
+                state.due = now + time_for(bytes, config.rate);
+                return Some(state.due);
+            }
+            Ok(Progress::Done) => {
+                let report = state.job.take().map(|job| job.report);
+                Ok(report.unwrap_or_default())
+            }
+            Err(error) => {
+                self.abandon(&mut state);
+                Err(error)
+            }
+        };
+        *self.cleaner.last.lock() = Some(done);
+        state.due = now + LOOK_AGAIN;
+        Some(state.due)
+    }
+
+    /// The log is closed: nothing of it is touched from now on.
+    pub(super) fn stop_cleaning(&self) {
+        let mut state = self.cleaner.state.lock();
+        self.abandon(&mut state);
+    }
+
+    fn abandon(&self, state: &mut State) {
+        if let Some(mut job) = state.job.take() {
+            job.abandon(self);
+        }
+    }
+
+    fn step_job(&self, state: &mut State) -> Result<Progress> {
+        self.check_writable()?;
+        match &mut state.job {
+            Some(job) => job.step(self, STEP),
+            None => Ok(Progress::Done),
+        }
+    }
+
+    fn job(&self, plan: &Plan, segments: Vec<(Arc<Segment>, Offset)>) -> Job {
+        let (memory, began) = (
+            self.site.config.compaction.memory,
+            self.site.host.monotonic(),
+        );
+        let cleaned = self.checkpoint.cleaned();
+        Job::new(segments, plan, self.times(), cleaned, memory, began)
+    }
+
+    fn times(&self) -> Times {
+        let config = &self.site.config.compaction;
+        Times {
+            now: self.cleaner.clock.now(&*self.site.host),
+            lag: config.min_lag,
+            tombstones: config.tombstone_retention,
+        }
+    }
+
+    /// What is to be compacted, and the segments it is about.
+    fn plan_compaction(&self) -> (Plan, Vec<(Arc<Segment>, Offset)>) {
+        let durable = self.durable();
+        let mut segments = self.segments.all_with_ends();
+        let cleaned = self.checkpoint.cleaned();
+        let times = self.times();
+        let candidate = |(segment, end): &(Arc<Segment>, Offset)| Candidate {
+            base: segment.base,
+            end: *end,
+            bytes: segment.file_bytes(),
+            // Only asked for where it decides something.
+            last_time: if times.lag.is_zero() || *end <= cleaned.below {
+                None
+            } else {
+                segment.last_time(&*self.site.host)
+            },
+            compacted: segment.compacted(),
+            sealed: segment.is_sealed(),
+        };
+        let candidates: Vec<_> = segments.iter().map(candidate).collect();
+        let plan = plan::plan(&Situation {
+            segments: &candidates,
+            durable,
+            cleaned,
+            times,
+        });
+        segments.truncate(plan.segments);
+        (plan, segments)
+    }
+
+    /// Stores how far the log is compacted.
+    fn note_cleaned(&self, cleaned: Cleaned) -> Result<()> {
+        self.write_checkpoint(SlotFile::write, |content| content.cleaned = Some(cleaned))
+    }
+}
+
+/// Time until the background looks again, where somebody else compacts.
+const STEP_ASIDE: Duration = Duration::from_millis(100);
+
+/// How long so many bytes take at this rate.
+fn time_for(bytes: usize, rate: u64) -> Duration {
+    let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
