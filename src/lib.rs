@@ -63,7 +63,8 @@
 //! # Threads
 //!
 //! Two background threads, `duralog-ahead` and `duralog-settle`, serve all logs of a file system,
-//! however many are open; they end with the last one. A producer that lingers has one of its own.
+//! however many are open, and a third one, `duralog-clean`, those that let go of old records; they
+//! end with the last log. A producer that lingers has one of its own.
 //!
 //! # Limits
 //!
@@ -113,7 +114,7 @@ pub use offset::Offset;
 pub use options::{
     Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
     DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
-    OnDamage, ReadMode, WriteMode,
+    OnDamage, ReadMode, Retention, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

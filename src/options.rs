@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+mod retention;
+
+pub use retention::Retention;
+
 use crate::{
     error::{Error, Result},
     format::{self, meta::StoredOptions},
@@ -273,6 +277,12 @@ impl LogOptions {
         self
     }
 
+    /// *Stored.* How much the log keeps; by default everything.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.stored.retention = Some(retention);
+        self
+    }
+
     /// How records are read; by default [`ReadMode::Mapped`].
     pub fn read_mode(mut self, mode: ReadMode) -> Self {
         self.read_mode = mode;
@@ -295,6 +305,7 @@ pub(crate) struct Config {
     pub(crate) flush: FlushPolicy,
     pub(crate) fsync: Fsync,
     pub(crate) write_mode: WriteMode,
+    pub(crate) retention: Retention,
 }
 
 impl Config {
@@ -337,6 +348,8 @@ impl Config {
             let reason = "Off contradicts a flush policy that syncs; use FlushPolicy::never()";
             return Err(Error::option("fsync", reason));
         }
+        let retention = stored.retention.unwrap_or_default();
+        retention.check()?;
         Ok(Self {
             segment_bytes: to_usize("segment_bytes", segment_bytes)?,
             segment_age,
@@ -348,6 +361,7 @@ impl Config {
             },
             fsync,
             write_mode: stored.write_mode.unwrap_or_default(),
+            retention,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
-    options::{FlushPolicy, Fsync, WriteMode},
+    options::{FlushPolicy, Fsync, Retention, WriteMode},
 };
 
 pub(crate) const KIND: SlotKind = SlotKind {
@@ -20,6 +20,7 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
+const RETENTION: u8 = 7;
 
 /// Options as they are stored; `None` where never given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(crate) struct StoredOptions {
     pub(crate) flush: Option<FlushPolicy>,
     pub(crate) fsync: Option<Fsync>,
     pub(crate) write_mode: Option<WriteMode>,
+    pub(crate) retention: Option<Retention>,
 }
 
 impl StoredOptions {
@@ -42,6 +44,7 @@ impl StoredOptions {
             flush: self.flush.or(older.flush),
             fsync: self.fsync.or(older.fsync),
             write_mode: self.write_mode.or(older.write_mode),
+            retention: self.retention.or(older.retention),
         }
     }
 }
@@ -94,6 +97,11 @@ impl Meta {
             };
             put(WRITE_MODE, &[number]);
         }
+        if let Some(limits) = options.retention {
+            let age = limits.age.map_or(0, millis);
+            let (bytes, segments) = (limits.bytes, limits.segments);
+            put(RETENTION, &[age, bytes.unwrap_or(0), segments.unwrap_or(0)]);
+        }
         bytes
     }
 
@@ -139,6 +147,14 @@ impl Meta {
                         }
                     });
                 }
+                RETENTION => {
+                    let mut limit = || value.u64().map(|number| Some(number).filter(|&n| n > 0));
+                    options.retention = Some(Retention {
+                        age: limit()?.map(Duration::from_millis),
+                        bytes: limit()?,
+                        segments: limit()?,
+                    });
+                }
                 _ => return Err(DecodeError::Field { field: "option" }),
             }
             if !value.rest().is_empty() {
@@ -170,6 +186,11 @@ mod tests {
             flush: Some(FlushPolicy::every_messages(5).or_every(Duration::from_millis(7))),
             fsync: Some(Fsync::Full),
             write_mode: Some(WriteMode::Buffered),
+            retention: Some(
+                Retention::new()
+                    .max_age(Duration::from_secs(9))
+                    .max_bytes(1 << 30),
+            ),
         };
         for options in [options, StoredOptions::default()] {
             let meta = Meta {

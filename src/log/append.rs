@@ -273,6 +273,7 @@ impl Shared {
         }
         self.segments.push(segment);
         appender.directory_dirty = true;
+        self.maintenance.wake_clean();
         Ok(())
     }
 

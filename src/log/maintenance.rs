@@ -1,11 +1,12 @@
-//! What is done in the background, so that the append path need not. Two threads, which serve all
+//! What is done in the background, so that the append path need not. Threads that serve all
 //! logs of a file system ([`pool`](super::pool)); each calls a log's step, which does what is due
 //! and says when to look again:
 //!
 //! * [`ahead`](super::ahead) makes room, reserves offsets and rolls by age, and does not wait for
 //!   large writes to reach the device: a flush of seconds must not let the writer run out of room;
 //! * [`settle`](super::settle) syncs by the flush policy or when asked, seals, and writes
-//!   checkpoints.
+//!   checkpoints;
+//! * [`clean`](super::clean), for logs whose options ask for it, lets go of what is not to be kept.
 //!
 //! The append path wakes neither while they are active (that would be a system call): `ahead`
 //! looks again after a time that follows the rate of appends. Only when nothing was appended for a
@@ -20,7 +21,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Shared, ahead::AheadPace, pool::Place, segments::Segment, settle::SettlePace};
+use super::{
+    Shared, ahead::AheadPace, clean::CleanPace, pool::Place, segments::Segment, settle::SettlePace,
+};
 use crate::fs::Mutex;
 
 /// Time until something that failed is tried again.
@@ -38,6 +41,7 @@ pub(crate) struct Maintenance {
     pub(super) sealable: Mutex<Vec<Arc<Segment>>>,
     pub(super) ahead_pace: Mutex<AheadPace>,
     pub(super) settle_pace: Mutex<SettlePace>,
+    pub(super) clean_pace: Mutex<CleanPace>,
 }
 
 impl Maintenance {
@@ -52,6 +56,13 @@ impl Maintenance {
     pub(crate) fn wake_settle(&self) {
         if let Some(place) = self.place.get() {
             place.wake_settle();
+        }
+    }
+
+    /// There may be something to clean.
+    pub(crate) fn wake_clean(&self) {
+        if let Some(place) = self.place.get() {
+            place.wake_clean();
         }
     }
 

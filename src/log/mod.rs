@@ -22,6 +22,7 @@ use std::{
 mod ahead;
 mod append;
 mod checkpointer;
+mod clean;
 mod cursor;
 mod directory;
 mod gather;

@@ -1,5 +1,6 @@
-//! The threads that do the maintenance: two for all logs of a file system, however many those are.
-//! They start with the first log that is opened there, and end with the last that is closed.
+//! The threads that do the maintenance: two for all logs of a file system, however many those are,
+//! and a third once one of them has something to clean. They start with the first log there that
+//! needs them, and end with the last that is closed.
 //!
 //! Logs on other file systems have threads of their own: a device that hangs holds up only what
 //! is on it.
@@ -50,13 +51,14 @@ struct Key {
     device: u64,
 }
 
-/// The two threads.
+/// The threads.
 #[derive(Debug)]
 struct Pool {
     key: Key,
     host: Arc<dyn Host>,
     ahead: Arc<Line>,
     settle: Arc<Line>,
+    clean: Arc<Line>,
 }
 
 /// One of the threads, and the logs it serves.
@@ -130,10 +132,13 @@ impl Place {
     ///
     /// The operating system has no more threads.
     pub(super) fn begin(&self, log: &Arc<Shared>) -> io::Result<()> {
-        for line in self.pool.lines() {
+        let needed =
+            |line: &&Arc<Line>| log.wants_cleaning() || !Arc::ptr_eq(line, &self.pool.clean);
+        let lines = self.pool.lines();
+        for line in lines.into_iter().filter(needed) {
             line.start(&self.pool.host)?;
         }
-        for line in self.pool.lines() {
+        for line in lines.into_iter().filter(needed) {
             line.queue.lock().rota.add(self.id, Arc::clone(log));
             line.wake();
         }
@@ -146,6 +151,11 @@ impl Place {
 
     pub(super) fn wake_settle(&self) {
         self.pool.settle.wake_member(self.id);
+    }
+
+    /// Does nothing for a log that has nothing to clean.
+    pub(super) fn wake_clean(&self) {
+        self.pool.clean.wake_member(self.id);
     }
 
     /// The log is served no more, once this returns; the threads end with the last one.
@@ -166,11 +176,12 @@ impl Pool {
             host: Arc::clone(host),
             ahead: Line::new("duralog-ahead", Shared::step_ahead),
             settle: Line::new("duralog-settle", Shared::step_settle),
+            clean: Line::new("duralog-clean", Shared::step_clean),
         }
     }
 
-    fn lines(&self) -> [&Arc<Line>; 2] {
-        [&self.ahead, &self.settle]
+    fn lines(&self) -> [&Arc<Line>; 3] {
+        [&self.ahead, &self.settle, &self.clean]
     }
 
     /// One log less; whether that was the last one. Nobody finds this pool any more then.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
-use duralog::{ErrorKind, FlushPolicy, Log, Record, WriteMode};
+use duralog::{ErrorKind, FlushPolicy, Log, Record, Retention, WriteMode};
 use tempfile::TempDir;
 
 use crate::common::{Fault, OTHER_DEVICE, Op, PANIC, TestHost, eventually, write};
@@ -61,6 +61,21 @@ fn logs_share_two_threads_that_end_with_the_last_of_them() {
     assert_eq!(logs.host.threads(), 2);
     write(&again, ["after all were closed"]);
     logs.see_flushed(&again);
+}
+
+#[test]
+fn logs_that_clean_share_a_third_thread() {
+    let logs = Logs::new();
+    let options = Log::options().retention(Retention::new().max_segments(2));
+    let open = |name| duralog::testing::open(logs.host.clone(), &options, logs.path(name)).unwrap();
+    let plain = logs.open("plain");
+    assert_eq!(logs.host.threads(), 2);
+    let (first, second) = (open("first"), open("second"));
+    assert_eq!(logs.host.threads(), 3);
+    for log in [plain, first, second] {
+        log.close().unwrap();
+    }
+    assert_eq!(logs.host.threads(), 0);
 }
 
 #[test]
