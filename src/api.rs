@@ -2,13 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
+mod retention;
+
 use crate::{
     consumer::{ConsumerBuilder, ReaderBuilder, reader_of},
     error::Result,
     fs::{Host, RealHost},
     group,
     handle::LogHandle,
-    log::{self, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
+    log::{self, Losses, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats, VerifyReport},
     offset::Offset,
     options::LogOptions,
     producer::ProducerBuilder,
@@ -270,6 +272,12 @@ impl ReadOnlyLog {
             flush: config.flush,
             fsync: config.fsync,
             write_mode: config.write_mode,
+            retention: config.keeping.limits,
+            group_retention: config.keeping.groups,
+            excluded_groups: config.keeping.excluded.clone(),
+            groups_stale_after: config.keeping.stale_after,
+            when_full: config.keeping.when_full,
+            min_free_bytes: config.keeping.min_free.unwrap_or(0),
         }
     }
 
@@ -302,15 +310,19 @@ impl ReadOnlyLog {
         Ok(self.inner.checkpoint()?.durable.offset)
     }
 
-    /// Records lost, ever, as far as it was met and recorded: to damage, and (at most) to power
-    /// cuts.
+    /// Records lost, ever, as far as it was met and recorded.
     ///
     /// # Errors
     ///
     /// [`Io`](crate::ErrorKind::Io).
-    pub fn losses(&self) -> Result<(u64, u64)> {
+    pub fn losses(&self) -> Result<Losses> {
         let losses = self.inner.checkpoint()?.losses;
-        Ok((losses.damage, losses.lost_tail))
+        Ok(Losses {
+            to_retention: losses.retention,
+            to_drop_oldest: losses.drop_oldest,
+            to_damage: losses.damage,
+            to_tails: losses.lost_tail,
+        })
     }
 
     /// Whether the log was closed in order and not opened for writing since.
@@ -365,7 +377,7 @@ impl ReadOnlyLog {
 }
 
 /// The options of a log, as [`ReadOnlyLog::options`] tells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OptionsInfo {
     /// [`LogOptions::segment_bytes`].
@@ -380,4 +392,16 @@ pub struct OptionsInfo {
     pub fsync: crate::options::Fsync,
     /// [`LogOptions::write_mode`].
     pub write_mode: crate::options::WriteMode,
+    /// [`LogOptions::retention`].
+    pub retention: crate::options::Retention,
+    /// [`LogOptions::group_retention`].
+    pub group_retention: crate::options::GroupRetention,
+    /// [`LogOptions::exclude_group`].
+    pub excluded_groups: Vec<String>,
+    /// [`LogOptions::groups_stale_after`].
+    pub groups_stale_after: Option<std::time::Duration>,
+    /// [`LogOptions::when_full`].
+    pub when_full: crate::options::WhenFull,
+    /// [`LogOptions::min_free_bytes`].
+    pub min_free_bytes: u64,
 }

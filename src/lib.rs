@@ -109,12 +109,15 @@ pub use consumer::{
     Batch, Consumer, ConsumerBuilder, FrameInfo, Iter, Reader, ReaderBuilder, Start,
 };
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
-pub use log::{Damage, Gap, GapReason, RecoveryReport, SegmentInfo, Stats, VerifyReport};
+pub use log::{
+    Damage, DeletedSegment, Gap, GapReason, HeldBack, Losses, RecoveryReport, RetentionLoss,
+    RetentionReason, RetentionReport, SegmentInfo, Stats, VerifyReport,
+};
 pub use offset::Offset;
 pub use options::{
     Acks, Compression, DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_SEGMENT_AGE,
-    DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, LogOptions, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES,
-    OnDamage, ReadMode, Retention, WriteMode,
+    DEFAULT_SEGMENT_BYTES, FlushPolicy, Fsync, GroupRetention, LogOptions, MAX_SEGMENT_BYTES,
+    MIN_SEGMENT_BYTES, OnDamage, ReadMode, Retention, RetentionWarning, WhenFull, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

@@ -14,6 +14,7 @@ pub(crate) const KIND: SlotKind = SlotKind {
 const CLEAN: u8 = 1 << 0;
 const UNPROVEN: u8 = 1 << 1;
 const NAMED: u8 = 1 << 2;
+const DROPPED: u8 = 1 << 3;
 
 const FIXED_LEN: usize = 6 * 8 + BOOT_ID_LEN + 1 + 4 * 8 + 2;
 const BOOT_ID_LEN: usize = 16;
@@ -21,8 +22,12 @@ const RANGE_LEN: usize = 16;
 const PRODUCERS_LEN: usize = 2 * 8;
 /// How many damaged ranges are remembered one by one.
 pub(crate) const RANGES_MAX: usize = 128;
+/// The same for ranges that were dropped.
+pub(crate) const DROPPED_MAX: usize = 64;
 
-const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN + PRODUCERS_LEN <= PAYLOAD_MAX);
+const LONGEST: usize =
+    FIXED_LEN + RANGES_MAX * RANGE_LEN + PRODUCERS_LEN + 2 + DROPPED_MAX * RANGE_LEN;
+const _: () = assert!(LONGEST <= PAYLOAD_MAX);
 
 /// A position in the log: an offset, and where its frame starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +79,9 @@ pub(crate) struct Checkpoint {
     /// Damage that was counted in `losses` already: half-open ranges, in order.
     pub(crate) damage: Vec<(Offset, Offset)>,
     pub(crate) producers: ProducersMark,
+    /// What was dropped on a full log: half-open ranges, in order. Everything else that is below
+    /// the log start went by retention.
+    pub(crate) dropped: Vec<(Offset, Offset)>,
 }
 
 impl Checkpoint {
@@ -84,7 +92,14 @@ impl Checkpoint {
         } else {
             0
         };
-        let mut bytes = vec![0; FIXED_LEN + damage.len() * RANGE_LEN + producers];
+        let dropped = self.dropped.get(..DROPPED_MAX).unwrap_or(&self.dropped);
+        let has_dropped = !dropped.is_empty();
+        let dropped_len = if has_dropped {
+            2 + dropped.len() * RANGE_LEN
+        } else {
+            0
+        };
+        let mut bytes = vec![0; FIXED_LEN + damage.len() * RANGE_LEN + producers + dropped_len];
         let mut writer = Writer::new(&mut bytes);
         writer.u64(self.durable.offset.get());
         writer.u64(self.durable.segment.get());
@@ -95,19 +110,19 @@ impl Checkpoint {
         writer.bytes(&self.boot_id);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let named = flag(self.producers.named, NAMED);
-        writer.u8(flag(self.clean, CLEAN) | flag(self.unproven, UNPROVEN) | named);
+        let dropped_flag = flag(has_dropped, DROPPED);
+        writer.u8(flag(self.clean, CLEAN) | flag(self.unproven, UNPROVEN) | named | dropped_flag);
         writer.u64(self.losses.retention);
         writer.u64(self.losses.drop_oldest);
         writer.u64(self.losses.damage);
         writer.u64(self.losses.lost_tail);
-        writer.u16(u16::try_from(damage.len()).unwrap_or(0));
-        for (from, to) in damage {
-            writer.u64(from.get());
-            writer.u64(to.get());
-        }
+        put_ranges(&mut writer, damage);
         if self.producers.named {
             writer.u64(self.producers.generation);
             writer.u64(self.producers.from.get());
+        }
+        if has_dropped {
+            put_ranges(&mut writer, dropped);
         }
         bytes
     }
@@ -124,7 +139,7 @@ impl Checkpoint {
         let log_start = Offset::new(reader.u64()?);
         let boot_id = reader.array()?;
         let flags = reader.u8()?;
-        if flags & !(CLEAN | UNPROVEN | NAMED) != 0 {
+        if flags & !(CLEAN | UNPROVEN | NAMED | DROPPED) != 0 {
             return Err(DecodeError::Field {
                 field: "checkpoint flags",
             });
@@ -135,18 +150,7 @@ impl Checkpoint {
             damage: reader.u64()?,
             lost_tail: reader.u64()?,
         };
-        let mut damage = Vec::new();
-        let mut last = Offset::ZERO;
-        for _ in 0..reader.u16()? {
-            let (from, to) = (Offset::new(reader.u64()?), Offset::new(reader.u64()?));
-            if from < last || to <= from {
-                return Err(DecodeError::Field {
-                    field: "damaged range",
-                });
-            }
-            last = to;
-            damage.push((from, to));
-        }
+        let damage = take_ranges(&mut reader, "damaged range")?;
         let mut producers = ProducersMark::default();
         if flags & NAMED != 0 {
             producers = ProducersMark {
@@ -155,6 +159,11 @@ impl Checkpoint {
                 from: Offset::new(reader.u64()?),
             };
         }
+        let dropped = if flags & DROPPED == 0 {
+            Vec::new()
+        } else {
+            take_ranges(&mut reader, "dropped range")?
+        };
         Ok(Self {
             durable,
             reservation,
@@ -165,8 +174,34 @@ impl Checkpoint {
             losses,
             damage,
             producers,
+            dropped,
         })
     }
+}
+
+fn put_ranges(writer: &mut Writer<'_>, ranges: &[(Offset, Offset)]) {
+    writer.u16(u16::try_from(ranges.len()).unwrap_or(0));
+    for (from, to) in ranges {
+        writer.u64(from.get());
+        writer.u64(to.get());
+    }
+}
+
+fn take_ranges(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+) -> Result<Vec<(Offset, Offset)>, DecodeError> {
+    let mut ranges = Vec::new();
+    let mut last = Offset::ZERO;
+    for _ in 0..reader.u16()? {
+        let (from, to) = (Offset::new(reader.u64()?), Offset::new(reader.u64()?));
+        if from < last || to <= from {
+            return Err(DecodeError::Field { field });
+        }
+        last = to;
+        ranges.push((from, to));
+    }
+    Ok(ranges)
 }
 
 #[cfg(test)]
@@ -201,6 +236,9 @@ mod tests {
                 generation: 5,
                 from: Offset::new(6),
             },
+            dropped: (0..DROPPED_MAX as u64)
+                .map(|n| (Offset::new(5 * n), Offset::new(5 * n + 2)))
+                .collect(),
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
     }

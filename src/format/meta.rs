@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+mod keeping;
+
 use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
-    options::{FlushPolicy, Fsync, Retention, WriteMode},
+    options::{FlushPolicy, Fsync, GroupRetention, Retention, WhenFull, WriteMode},
 };
 
 pub(crate) const KIND: SlotKind = SlotKind {
@@ -20,10 +22,9 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
-const RETENTION: u8 = 7;
 
 /// Options as they are stored; `None` where never given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoredOptions {
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) segment_age: Option<Duration>,
@@ -32,6 +33,12 @@ pub(crate) struct StoredOptions {
     pub(crate) fsync: Option<Fsync>,
     pub(crate) write_mode: Option<WriteMode>,
     pub(crate) retention: Option<Retention>,
+    pub(crate) groups: Option<GroupRetention>,
+    /// Names of groups that do not count.
+    pub(crate) excluded: Option<Vec<String>>,
+    pub(crate) stale_after: Option<Duration>,
+    pub(crate) when_full: Option<WhenFull>,
+    pub(crate) min_free: Option<u64>,
 }
 
 impl StoredOptions {
@@ -45,12 +52,17 @@ impl StoredOptions {
             fsync: self.fsync.or(older.fsync),
             write_mode: self.write_mode.or(older.write_mode),
             retention: self.retention.or(older.retention),
+            groups: self.groups.or(older.groups),
+            excluded: self.excluded.or(older.excluded),
+            stale_after: self.stale_after.or(older.stale_after),
+            when_full: self.when_full.or(older.when_full),
+            min_free: self.min_free.or(older.min_free),
         }
     }
 }
 
 /// The content of `meta`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Random, never changed.
     pub(crate) id: u64,
@@ -62,10 +74,14 @@ pub(crate) struct Meta {
 impl Meta {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = [self.id.to_le_bytes(), self.created.to_le_bytes()].concat();
-        let mut put = |tag: u8, numbers: &[u64]| {
+        let mut put_bytes = |tag: u8, value: &[u8]| {
             bytes.push(tag);
-            bytes.extend(u8::try_from(8 * numbers.len()));
-            bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            bytes.extend(u8::try_from(value.len()));
+            bytes.extend(value);
+        };
+        let mut put = |tag: u8, numbers: &[u64]| {
+            let value: Vec<_> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            put_bytes(tag, &value);
         };
         let options = &self.options;
         if let Some(value) = options.segment_bytes {
@@ -97,11 +113,7 @@ impl Meta {
             };
             put(WRITE_MODE, &[number]);
         }
-        if let Some(limits) = options.retention {
-            let age = limits.age.map_or(0, millis);
-            let (bytes, segments) = (limits.bytes, limits.segments);
-            put(RETENTION, &[age, bytes.unwrap_or(0), segments.unwrap_or(0)]);
-        }
+        keeping::encode(options, put_bytes);
         bytes
     }
 
@@ -147,15 +159,7 @@ impl Meta {
                         }
                     });
                 }
-                RETENTION => {
-                    let mut limit = || value.u64().map(|number| Some(number).filter(|&n| n > 0));
-                    options.retention = Some(Retention {
-                        age: limit()?.map(Duration::from_millis),
-                        bytes: limit()?,
-                        segments: limit()?,
-                    });
-                }
-                _ => return Err(DecodeError::Field { field: "option" }),
+                _ => keeping::decode(tag, &mut value, &mut options)?,
             }
             if !value.rest().is_empty() {
                 return Err(DecodeError::Length { length: len.into() });
@@ -191,8 +195,17 @@ mod tests {
                     .max_age(Duration::from_secs(9))
                     .max_bytes(1 << 30),
             ),
+            groups: Some(GroupRetention::KeepUnconsumed),
+            excluded: Some(vec!["audit".to_owned(), "x".repeat(200)]),
+            stale_after: Some(Duration::from_secs(3600)),
+            when_full: Some(WhenFull::Block(Duration::from_millis(1500))),
+            min_free: Some(1 << 20),
         };
-        for options in [options, StoredOptions::default()] {
+        let none_excluded = StoredOptions {
+            excluded: Some(Vec::new()),
+            ..StoredOptions::default()
+        };
+        for options in [options, none_excluded, StoredOptions::default()] {
             let meta = Meta {
                 id: 3,
                 created: 4,

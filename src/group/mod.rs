@@ -63,6 +63,20 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
     Ok(found)
 }
 
+/// Where the file of a group is.
+pub(crate) fn path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(file_name::GROUPS).join(file_name::group(name))
+}
+
+/// What the file of a group says.
+///
+/// # Errors
+///
+/// `Corrupt`, `UnsupportedVersion`, `Io`.
+pub(crate) fn read_state(host: &dyn Host, dir: &Path, name: &str) -> Result<GroupState> {
+    Ok(read(host, &path(dir, name))?.0)
+}
+
 /// Whether a group's making was interrupted before it had a commit: then it is none yet.
 fn is_unfilled(host: &dyn Host, path: &Path) -> bool {
     let file = host.open(path, Access::Read);

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::delete::Leftovers;
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::{
@@ -24,6 +25,8 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<(Offset, u64)>,
     /// Segments that were prepared and never used.
     pub(crate) prepared: Vec<String>,
+    /// Base offsets of the segments that indexes are of.
+    pub(crate) indexes: Vec<Offset>,
     has_meta: bool,
     /// Something that is not left over from making a log.
     other: bool,
@@ -93,8 +96,21 @@ impl Listing {
             self.segments.push((base, entry.len));
         } else if file_name::is_prepared(name) {
             self.prepared.push(name.to_owned());
+        } else if let Some(base) = file_name::parse_index(name) {
+            self.indexes.push(base);
         }
         Ok(())
+    }
+
+    /// Takes out what is below the log start: what a deletion left that was interrupted.
+    pub(crate) fn take_leftovers(&mut self, log_start: Offset) -> Leftovers {
+        let nexts = self.segments.iter().skip(1);
+        let below = nexts.take_while(|(next, _)| *next <= log_start).count();
+        let segments: Vec<_> = self.segments.drain(..below).map(|(base, _)| base).collect();
+        let first = self.segments.first().map_or(log_start, |(base, _)| *base);
+        let below = |base: &mut Offset| *base < first.min(log_start);
+        let indexes = self.indexes.extract_if(.., below).collect();
+        Leftovers { segments, indexes }
     }
 
     /// Whether the directory is a log.

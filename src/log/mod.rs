@@ -19,12 +19,16 @@ use std::{
     },
 };
 
+mod age;
 mod ahead;
 mod append;
 mod checkpointer;
 mod clean;
 mod cursor;
+mod delete;
 mod directory;
+mod floors;
+mod full;
 mod gather;
 mod maintenance;
 mod open;
@@ -35,6 +39,8 @@ mod producers;
 mod read_only;
 mod recover;
 mod report;
+mod retained;
+mod retention;
 mod rota;
 mod segments;
 mod settle;
@@ -48,7 +54,8 @@ pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
-pub use report::{Damage, Gap, GapReason, RecoveryReport, Stats};
+pub use report::{Damage, Gap, GapReason, Losses, RecoveryReport, Stats};
+pub use retained::{DeletedSegment, HeldBack, RetentionLoss, RetentionReason, RetentionReport};
 pub(crate) use source::Source;
 pub(crate) use sync::{WaiterId, sync_kind};
 pub use verify::{SegmentInfo, VerifyReport};
@@ -57,7 +64,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     fs::{Directory, File, Host, Mutex},
     offset::Offset,
-    options::{Config, ReadMode},
+    options::{Config, ReadMode, WarningCall},
 };
 
 /// Where a log is, and how it is written.
@@ -92,6 +99,8 @@ pub(crate) struct Shared {
     /// The segment to be rolled to next.
     prepared: Mutex<Option<append::PreparedSegment>>,
     maintenance: maintenance::Maintenance,
+    ages: age::AgeClock,
+    on_warning: Option<WarningCall>,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,
@@ -113,7 +122,8 @@ impl Shared {
 
     /// Numbers of the log.
     pub(crate) fn stats(&self) -> Stats {
-        let (lost_to_damage, lost_to_tails) = self.checkpoint.losses();
+        let losses = self.checkpoint.losses();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let appender = self.append.lock();
         Stats {
             log_start_offset: self.log_start(),
@@ -122,11 +132,16 @@ impl Shared {
             segments: self.segments.len() as u64,
             appended_records: appender.appended_records,
             appended_bytes: appender.appended_bytes,
-            failed_sends: self.counters.failed_sends.load(Ordering::Relaxed),
+            failed_sends: count(&self.counters.failed_sends),
+            rejected_sends: count(&self.counters.rejected_sends),
+            blocked_sends: count(&self.counters.blocked_sends),
+            dropped_newest: count(&self.counters.dropped_newest),
             syncs: self.syncer.syncs(),
             late_preparations: appender.late_preparations,
-            lost_to_damage,
-            lost_to_tails,
+            lost_to_retention: losses.retention,
+            lost_to_drop_oldest: losses.drop_oldest,
+            lost_to_damage: losses.damage,
+            lost_to_tails: losses.lost_tail,
             latched: self.latch.is_set(),
         }
     }
@@ -145,7 +160,13 @@ impl Shared {
         // An append that saw the log open may still hold the lock; after this none comes.
         let end = self.append.lock().next;
         self.maintenance.stop();
-        let result = self.make_clean(end);
+        let result = {
+            // Whoever deletes something is done then, and nobody begins to.
+            let mut pace = self.maintenance.clean_pace.lock();
+            let result = self.make_clean(end);
+            let removed = self.remove_all_files(&mut pace);
+            result.and(removed)
+        };
         self.wake_readers();
         self.wake_all_waiters();
         *self.lock.lock() = None;

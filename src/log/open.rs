@@ -10,9 +10,11 @@ use std::{
 
 use super::{
     Shared, Site,
+    age::AgeClock,
     ahead::OFFSETS_MAX,
     append::{Appender, Counters, PreparedSegment, open_writer},
     checkpointer::{Checkpointer, RESERVED_AHEAD},
+    delete::Leftovers,
     directory::{self, Listing},
     gather::Gathering,
     maintenance::Maintenance,
@@ -67,7 +69,7 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     let mut listing = directory::list(&*host, dir)?.unwrap_or_default();
     if !listing.is_log(dir)? {
         let given = Config::resolve(&options.stored)?;
-        directory::make(&*host, dir, options.stored, sync_kind(given.fsync))?;
+        directory::make(&*host, dir, options.stored.clone(), sync_kind(given.fsync))?;
         report.created = true;
         listing = directory::list(&*host, dir)?.unwrap_or_default();
     }
@@ -76,6 +78,7 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     let directory = host
         .open_dir(dir)
         .map_err(|error| Error::io("open", dir, error))?;
+    let sync = sync_kind(config.fsync);
     let site = Site {
         host,
         dir: dir.to_path_buf(),
@@ -84,11 +87,8 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
         config,
         mapped,
     };
-    let opening = Opening {
-        site,
-        sync: sync_kind(config.fsync),
-    };
-    let recovered = opening.recover(&listing, options.on_damage, &mut report)?;
+    let opening = Opening { site, sync };
+    let recovered = opening.recover(listing, options.on_damage, &mut report)?;
     opening.serve(recovered, lock, options, report, started)
 }
 
@@ -111,7 +111,7 @@ fn read_options(
     if let Some(fallback) = content.fallback {
         report.damage.push(slot_damage(&path, fallback));
     }
-    let merged = options.stored.over(meta.options);
+    let merged = options.stored.clone().over(meta.options.clone());
     let config = Config::resolve(&merged)?;
     if merged != meta.options {
         meta.options = merged;
@@ -150,6 +150,8 @@ struct Recovered {
     checkpoint: Checkpoint,
     checkpoint_file: SlotFile,
     segments: Vec<Arc<Segment>>,
+    /// The append time of the last record of each of them, where it is known.
+    stamps: Vec<Option<u64>>,
     /// Durable segments without a footer.
     sealable: Vec<Arc<Segment>>,
     /// The last segment, if it is appended to.
@@ -161,12 +163,14 @@ struct Recovered {
     previous_end: Offset,
     /// A segment without frames that the new one takes the place of.
     obsolete: Option<PathBuf>,
+    /// What is below the log start.
+    leftovers: Leftovers,
 }
 
 impl Opening {
     fn recover(
         &self,
-        listing: &Listing,
+        mut listing: Listing,
         on_damage: OnDamage,
         report: &mut RecoveryReport,
     ) -> Result<Recovered> {
@@ -176,7 +180,8 @@ impl Opening {
             report.damage.push(slot_damage(&checkpoint_path, fallback));
         }
         let checkpoint = read.clone().unwrap_or_else(unknown_checkpoint);
-        let gathering = Gathering::new(&self.site, listing, &checkpoint);
+        let leftovers = listing.take_leftovers(checkpoint.log_start);
+        let gathering = Gathering::new(&self.site, &listing, &checkpoint);
         let (found, facts) = gathering.run(report)?;
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         let clean = gathering.is_clean() && plan.dropped_from == facts.len();
@@ -187,7 +192,7 @@ impl Opening {
         if on_damage == OnDamage::Refuse {
             refuse_damage(&report.damage)?;
         }
-        self.remove_prepared(listing)?;
+        self.remove_prepared(&listing)?;
         let groups_ahead = self.groups_ahead(plan.end)?;
         let dense = clean
             || (report.same_boot
@@ -232,7 +237,10 @@ impl Opening {
             report.lost_tail = Some(plan.end..next);
             report.groups_ahead = groups_ahead;
         }
-        self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)
+        let mut recovered =
+            self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)?;
+        recovered.leftovers = leftovers;
+        Ok(recovered)
     }
 
     /// Groups that have committed more than survived.
@@ -337,12 +345,14 @@ impl Opening {
             checkpoint,
             checkpoint_file,
             segments: Vec::new(),
+            stamps: Vec::new(),
             sealable: Vec::new(),
             active: None,
             end: plan.end,
             next,
             previous_end: plan.end,
             obsolete: None,
+            leftovers: Leftovers::default(),
         };
         let all = found.iter().zip(facts).zip(&plan.kept).enumerate();
         for (index, ((file, facts), kept)) in all {
@@ -362,6 +372,7 @@ impl Opening {
             }
             let (base, header, end) = (facts.base, facts.header, kept.frames_end);
             let segment = Segment::at_rest(file.path.clone(), base, previous_end, header, end);
+            recovered.stamps.push(last_time(facts));
             if let (Content::Surveyed(survey), true, false) =
                 (&facts.content, kept.trim, kept.sealed)
             {
@@ -404,7 +415,9 @@ impl Opening {
             mut checkpoint,
             checkpoint_file,
             mut segments,
+            stamps,
             sealable,
+            leftovers,
             ..
         } = recovered;
         let mark = Mark {
@@ -414,6 +427,12 @@ impl Opening {
             time: checkpoint.durable.time,
         };
         segments.push(active);
+        let ages = AgeClock::start(&*self.site.host);
+        for ((segment, next), stamp) in segments.iter().zip(segments.iter().skip(1)).zip(stamps) {
+            segment.set_newest(ages.past(stamp, next.created()));
+        }
+        let mut appender = Appender::new(writer, recovered.next, mark.time);
+        appender.seen.1 = ages.past(Some(mark.time), None);
         checkpoint.clean = false;
         checkpoint.unproven = false;
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
@@ -434,13 +453,15 @@ impl Opening {
             log_start: AtomicU64::new(checkpoint.log_start.get()),
             latch: Latch::default(),
             counters: Counters::default(),
-            append: Mutex::new(Appender::new(writer, recovered.next, mark.time)),
+            append: Mutex::new(appender),
             segments: Segments::new(segments, copy),
             syncer: Syncer::new(mark),
             checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
             snapshots: snapshots::Snapshots::default(),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
+            ages,
+            on_warning: options.on_warning.clone(),
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,
@@ -449,7 +470,7 @@ impl Opening {
             shared.count_loss(from, to, GapReason::Damage);
         }
         shared.load_producers(&known)?;
-        shared.begin(sealable)?;
+        shared.begin(sealable, &leftovers)?;
         Ok(shared)
     }
 
@@ -488,8 +509,10 @@ impl Opening {
 
 impl Shared {
     /// Makes sure of offsets to use, and starts the maintenance.
-    fn begin(self: &Arc<Self>, sealable: Vec<Arc<Segment>>) -> Result<()> {
+    fn begin(self: &Arc<Self>, sealable: Vec<Arc<Segment>>, leftovers: &Leftovers) -> Result<()> {
+        // With this the log start is durable, too.
         self.reserve_at_once(self.end().advance(RESERVED_AHEAD))?;
+        self.remove_leftovers(leftovers)?;
         self.maintenance.add_sealable(sealable);
         self.start_maintenance()
             .map_err(|error| Error::io("start a thread for", &self.site.dir, error))

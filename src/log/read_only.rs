@@ -12,8 +12,9 @@ use std::{
 };
 
 use super::{
+    delete::why_gone,
     directory, recover,
-    report::Gap,
+    report::{Gap, GapReason},
     segments::{Spot, load_index, segment_path},
     source::Source,
 };
@@ -123,6 +124,49 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(crate) fn find_end(&self) -> Result<Offset> {
+        self.beside_deletions(|| self.find_end_once())
+    }
+
+    /// Does something with the segments' files again, if that failed for want of one that the
+    /// writer has deleted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What it returns.
+    pub(super) fn beside_deletions<T>(&self, look: impl Fn() -> Result<T>) -> Result<T> {
+        let mut known = None;
+        loop {
+            let error = match look() {
+                Err(error) if error.is_not_found() => error,
+                looked => return looked,
+            };
+            // The oldest go first: as long as that is another one each time, it is a deletion.
+            let first = self.list_segments()?.first().copied();
+            if known.is_some() && known == Some(first) {
+                return Err(error);
+            }
+            known = Some(first);
+            self.state.lock().segments.clear();
+        }
+    }
+
+    /// Base offsets of the segments, without those that are deleted but for their files; and the
+    /// log start offset.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `UnsupportedVersion`.
+    pub(super) fn live_segments(&self) -> Result<(Vec<Offset>, Offset)> {
+        // In this order: the log start moves before the first file goes.
+        let mut bases = self.list_segments()?;
+        let start = self.checkpoint()?.log_start;
+        let nexts = bases.iter().skip(1);
+        let deleted = nexts.take_while(|next| **next <= start).count();
+        bases.drain(..deleted);
+        Ok((bases, start))
+    }
+
+    fn find_end_once(&self) -> Result<Offset> {
         // In this order: what was recorded as durable is in segments that are listed after that.
         let recorded = self.checkpoint()?.durable;
         let segments = self.list_segments()?;
@@ -196,6 +240,11 @@ impl Source for ReadOnly {
             .map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
     }
 
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset) {
+        let checkpoint = self.checkpoint().unwrap_or_default();
+        why_gone(&checkpoint, offset)
+    }
+
     /// What is there is told from the bytes.
     fn visible_end(&self) -> Result<Offset> {
         Ok(Offset::MAX)
@@ -206,6 +255,35 @@ impl Source for ReadOnly {
     }
 
     fn find(&self, offset: Offset) -> Result<Option<Spot>> {
+        self.beside_deletions(|| self.find_once(offset))
+    }
+
+    fn bases(&self) -> Result<Vec<Offset>> {
+        self.list_segments()
+    }
+
+    fn is_foreign(&self) -> bool {
+        true
+    }
+
+    /// The writer counts; this changes nothing.
+    fn count_loss(&self, _gap: &Gap) {}
+
+    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
+        self.look_until(until, || Ok(self.find_end()? > offset))
+    }
+
+    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
+        self.look_until(until, || Ok(self.durable()? > offset))
+    }
+
+    fn check_below(&self, _below: Offset) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl ReadOnly {
+    fn find_once(&self, offset: Offset) -> Result<Option<Spot>> {
         // What lies before the last segment does not change: only from there on is there news.
         let is_known = |state: &State| state.segments.last().is_some_and(|&last| offset < last);
         let listed = if is_known(&self.state.lock()) {
@@ -259,31 +337,6 @@ impl Source for ReadOnly {
         }))
     }
 
-    fn bases(&self) -> Result<Vec<Offset>> {
-        self.list_segments()
-    }
-
-    fn is_foreign(&self) -> bool {
-        true
-    }
-
-    /// The writer counts; this changes nothing.
-    fn count_loss(&self, _gap: &Gap) {}
-
-    fn wait(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.look_until(until, || Ok(self.find_end()? > offset))
-    }
-
-    fn wait_durable(&self, offset: Offset, until: Duration) -> Result<()> {
-        self.look_until(until, || Ok(self.durable()? > offset))
-    }
-
-    fn check_below(&self, _below: Offset) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl ReadOnly {
     /// Looks again and again, with growing pauses, until there is news or the time is over.
     fn look_until(&self, until: Duration, news: impl Fn() -> Result<bool>) -> Result<()> {
         let parker = self.host.parker();

@@ -152,13 +152,14 @@ fn read(host: &dyn Host, path: &Path, log_id: u64) -> Result<Result<Snapshot, De
 /// # Errors
 ///
 /// `Io`, `StorageFull`, `SyncFailed`.
-fn write(site: &Site, snapshot: &Snapshot, kind: SyncKind) -> Result<()> {
+fn write(site: &Site, snapshot: &Snapshot, kind: Option<SyncKind>) -> Result<()> {
     let path = path_of(&site.dir, snapshot.generation);
     let io = |error| Error::io("write", &path, error);
     let file = site.host.open(&path, Access::Create).map_err(io)?;
     let bytes = snapshot.encode(site.log_id);
     fs::write_full(&*file, &bytes, 0).map_err(io)?;
     file.set_len(bytes.len() as u64).map_err(io)?;
+    let Some(kind) = kind else { return Ok(()) };
     file.sync(kind).map_err(|error| sync_failed(&path, error))?;
     // It may be new.
     sync_dir(&*site.host, &site.dir)
@@ -288,6 +289,30 @@ impl Shared {
         self.store_snapshot()
     }
 
+    /// Makes sure that what records below `start` say of named producers is known without them. At
+    /// most one thread may take snapshots: the caller has the pace of `settle`.
+    ///
+    /// # Errors
+    ///
+    /// As [`snapshot_if_due`](Self::snapshot_if_due).
+    pub(super) fn keep_producers(&self, start: Offset) -> Result<()> {
+        let unsaved = self.append.lock().producers.unsaved_from;
+        if unsaved.is_none_or(|from| from >= start) {
+            return Ok(());
+        }
+        self.take_snapshot();
+        let waiting = |next: &Next| next.waiting.as_ref().map(|waiting| waiting.needs);
+        let needs = waiting(&self.snapshots.next.lock());
+        if let Some(needs) = needs {
+            if self.sync_kind().is_some() {
+                self.sync_until(needs)?;
+            }
+            // Without syncs nothing outlives a power cut, so nothing has to wait for one.
+            self.store_snapshot_below(needs)?;
+        }
+        Ok(())
+    }
+
     fn take_snapshot(&self) {
         let mut appender = self.append.lock();
         let upto = appender.next;
@@ -314,15 +339,20 @@ impl Shared {
     }
 
     fn store_snapshot(&self) -> Result<()> {
-        let Some(kind) = self.sync_kind() else {
+        if self.sync_kind().is_none() {
             return Ok(());
-        };
-        let durable = self.durable();
+        }
+        self.store_snapshot_below(self.durable())
+    }
+
+    /// Stores the snapshot that was taken, if all that it needs is below `durable`.
+    fn store_snapshot_below(&self, durable: Offset) -> Result<()> {
         let mut next = self.snapshots.next.lock();
         let Some(waiting) = next.waiting.take_if(|waiting| waiting.needs <= durable) else {
             return Ok(());
         };
-        let written = self.latch_on_failure(write(&self.site, &waiting.snapshot, kind));
+        let written = write(&self.site, &waiting.snapshot, self.sync_kind());
+        let written = self.latch_on_failure(written);
         if let Err(error) = written {
             next.waiting = Some(waiting);
             return Err(error);

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Shared, report::Gap, segments::Spot};
+use super::{
+    Shared,
+    report::{Gap, GapReason},
+    segments::Spot,
+};
 use crate::{error::Result, fs::Host, offset::Offset};
 
 /// Where a cursor reads from.
@@ -11,6 +15,9 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     fn host(&self) -> &dyn Host;
     /// The log start offset.
     fn start(&self) -> Offset;
+    /// Why the record at `offset`, which is below the log start, is gone, and up to where all
+    /// others are for the same reason.
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset);
     /// The offset up to which records may be served.
     ///
     /// # Errors
@@ -66,6 +73,10 @@ impl Source for Shared {
 
     fn start(&self) -> Offset {
         self.log_start()
+    }
+
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset) {
+        self.checkpoint.why_gone(offset)
     }
 
     /// While the log is latched, nobody acts on what may vanish.
