@@ -26,7 +26,7 @@ impl AgeClock {
 
     /// Its reading at this moment of the monotonic clock.
     pub(super) fn at(&self, now: Duration) -> u64 {
-        let since = now.saturating_sub(self.at).as_millis();
+        let since = self.since(now).as_millis();
         self.wall
             .saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
@@ -34,6 +34,11 @@ impl AgeClock {
     /// What the wall clock said when the log was opened.
     pub(super) fn opened(&self) -> u64 {
         self.wall
+    }
+
+    /// How long the log has been open.
+    pub(super) fn since(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.at)
     }
 
     /// How far the wall clock was set ahead, and how far back, since the log was opened.

@@ -165,6 +165,7 @@ pub(crate) fn make(
     host: &dyn Host,
     dir: &Path,
     options: StoredOptions,
+    created: u64,
     sync: Option<SyncKind>,
 ) -> Result<()> {
     let fill = |name: &str, kind, payload: &[u8]| {
@@ -184,7 +185,7 @@ pub(crate) fn make(
     )?;
     let meta = Meta {
         id: host.random(),
-        created: host.wall_millis(),
+        created,
         options,
     };
     fill(file_name::META_NEW, meta::KIND, &meta.encode())?;

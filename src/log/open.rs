@@ -47,7 +47,7 @@ use crate::{
 ///
 /// Those of [`LogOptions::open`](crate::LogOptions::open).
 pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Result<Arc<Shared>> {
-    let started = host.monotonic();
+    let ages = AgeClock::start(&*host);
     // What the path means must not change with the directory of the process.
     let dir = host
         .absolute(dir)
@@ -69,7 +69,8 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     let mut listing = directory::list(&*host, dir)?.unwrap_or_default();
     if !listing.is_log(dir)? {
         let given = Config::resolve(&options.stored)?;
-        directory::make(&*host, dir, options.stored.clone(), sync_kind(given.fsync))?;
+        let (stored, created) = (options.stored.clone(), ages.opened());
+        directory::make(&*host, dir, stored, created, sync_kind(given.fsync))?;
         report.created = true;
         listing = directory::list(&*host, dir)?.unwrap_or_default();
     }
@@ -87,9 +88,9 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
         config,
         mapped,
     };
-    let opening = Opening { site, sync };
+    let opening = Opening { site, sync, ages };
     let recovered = opening.recover(listing, options.on_damage, &mut report)?;
-    opening.serve(recovered, lock, options, report, started)
+    opening.serve(recovered, lock, options, report)
 }
 
 fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
@@ -143,6 +144,7 @@ pub(crate) fn slot_damage(path: &Path, (position, error): (u64, DecodeError)) ->
 struct Opening {
     site: Site,
     sync: Option<SyncKind>,
+    ages: AgeClock,
 }
 
 /// What recovery hands over to the log that is to be served.
@@ -167,6 +169,12 @@ struct Recovered {
     leftovers: Leftovers,
 }
 
+impl Recovered {
+    fn with(self, leftovers: Leftovers) -> Self {
+        Self { leftovers, ..self }
+    }
+}
+
 impl Opening {
     fn recover(
         &self,
@@ -176,9 +184,8 @@ impl Opening {
     ) -> Result<Recovered> {
         let checkpoint_path = self.site.dir.join(file_name::CHECKPOINT);
         let (read, fallback) = directory::read_checkpoint(&*self.site.host, &self.site.dir)?;
-        if let Some(fallback) = fallback {
-            report.damage.push(slot_damage(&checkpoint_path, fallback));
-        }
+        let fallback = fallback.map(|fallback| slot_damage(&checkpoint_path, fallback));
+        report.damage.extend(fallback);
         let checkpoint = read.clone().unwrap_or_else(unknown_checkpoint);
         let leftovers = listing.take_leftovers(checkpoint.log_start);
         let gathering = Gathering::new(&self.site, &listing, &checkpoint);
@@ -200,14 +207,12 @@ impl Opening {
                 && read.is_some()
                 && plan.at_worst_one_frame
                 && groups_ahead.is_empty());
-        let next = if dense || report.created {
-            plan.end
-        } else if read.is_some() {
-            checkpoint.reservation.max(plan.end)
-        } else {
+        let next = match &read {
+            _ if dense || report.created => plan.end,
+            Some(checkpoint) => checkpoint.reservation.max(plan.end),
             // Whatever was reserved is not known; it was at most this far ahead of some end, and
             // the end that survived may be as far behind that.
-            plan.end.advance(2 * OFFSETS_MAX)
+            None => plan.end.advance(2 * OFFSETS_MAX),
         };
         // If this is interrupted, the next attempt has to go on no lower.
         let unproven = Checkpoint {
@@ -237,10 +242,8 @@ impl Opening {
             report.lost_tail = Some(plan.end..next);
             report.groups_ahead = groups_ahead;
         }
-        let mut recovered =
-            self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)?;
-        recovered.leftovers = leftovers;
-        Ok(recovered)
+        let recovered = self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)?;
+        Ok(recovered.with(leftovers))
     }
 
     /// Groups that have committed more than survived.
@@ -403,7 +406,6 @@ impl Opening {
         lock: Arc<dyn File>,
         options: &LogOptions,
         mut report: RecoveryReport,
-        started: std::time::Duration,
     ) -> Result<Arc<Shared>> {
         let copy = options.read_mode == ReadMode::Copied;
         let (active, writer) = self.active(&recovered, copy)?;
@@ -427,12 +429,9 @@ impl Opening {
             time: checkpoint.durable.time,
         };
         segments.push(active);
-        let ages = AgeClock::start(&*self.site.host);
-        for ((segment, next), stamp) in segments.iter().zip(segments.iter().skip(1)).zip(stamps) {
-            segment.set_newest(ages.past(stamp, next.created()));
-        }
+        self.set_ages(&segments, stamps);
         let mut appender = Appender::new(writer, recovered.next, mark.time);
-        appender.seen.1 = ages.past(Some(mark.time), None);
+        appender.seen.1 = self.ages.past(Some(mark.time), None);
         checkpoint.clean = false;
         checkpoint.unproven = false;
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
@@ -441,12 +440,7 @@ impl Opening {
         let site = &self.site;
         let known = snapshots::find(&*site.host, &site.dir, site.log_id, checkpoint.producers)?;
         report.damage.extend(known.damage.clone());
-        let lost = report
-            .damage
-            .iter()
-            .map(|damage| (damage.from, damage.to))
-            .collect::<Vec<_>>();
-        report.elapsed = self.site.host.monotonic().saturating_sub(started);
+        report.elapsed = self.ages.since(self.site.host.monotonic());
         let shared = Arc::new(Shared {
             read_mode: options.read_mode,
             end: AtomicU64::new(recovered.next.get()),
@@ -460,18 +454,26 @@ impl Opening {
             snapshots: snapshots::Snapshots::default(),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
-            ages,
+            ages: self.ages,
             on_warning: options.on_warning.clone(),
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,
         });
-        for (from, to) in lost {
-            shared.count_loss(from, to, GapReason::Damage);
+        for damage in &shared.recovery.damage {
+            shared.count_loss(damage.from, damage.to, GapReason::Damage);
         }
         shared.load_producers(&known)?;
         shared.begin(sealable, &leftovers)?;
         Ok(shared)
+    }
+
+    /// Tells each segment how old its newest record is, from that one's stamp, or when the segment
+    /// behind it was begun.
+    fn set_ages(&self, segments: &[Arc<Segment>], stamps: Vec<Option<u64>>) {
+        for ((segment, next), stamp) in segments.iter().zip(segments.iter().skip(1)).zip(stamps) {
+            segment.set_newest(self.ages.past(stamp, next.created()));
+        }
     }
 
     /// The active segment: the last one, or a new one whose name is durable.
