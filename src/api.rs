@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 mod dead_letters;
 mod groups;
+mod retention;
 
 pub use groups::GroupInfo;
 
@@ -13,8 +14,8 @@ use crate::{
     fs::{Host, RealHost},
     handle::LogHandle,
     log::{
-        self, CompactionReport, ConsumerInfo, ReadOnly, RecoveryReport, SegmentInfo, Source, Stats,
-        VerifyReport,
+        self, CompactionReport, ConsumerInfo, Losses, ReadOnly, RecoveryReport, SegmentInfo,
+        Source, Stats, VerifyReport,
     },
     offset::Offset,
     options::LogOptions,
@@ -357,6 +358,12 @@ impl ReadOnlyLog {
             min_dirty_ratio: config.compaction.min_dirty.get(),
             compaction_memory: config.compaction.memory as u64,
             compaction_rate: config.compaction.rate,
+            retention: config.keeping.limits,
+            group_retention: config.keeping.groups,
+            excluded_groups: config.keeping.excluded.clone(),
+            groups_stale_after: config.keeping.stale_after,
+            when_full: config.keeping.when_full,
+            min_free_bytes: config.keeping.min_free.unwrap_or(0),
         }
     }
 
@@ -389,15 +396,19 @@ impl ReadOnlyLog {
         Ok(self.inner.checkpoint()?.durable.offset)
     }
 
-    /// Records lost, ever, as far as it was met and recorded: to damage, and (at most) to power
-    /// cuts.
+    /// Records lost, ever, as far as it was met and recorded.
     ///
     /// # Errors
     ///
     /// [`Io`](crate::ErrorKind::Io).
-    pub fn losses(&self) -> Result<(u64, u64)> {
+    pub fn losses(&self) -> Result<Losses> {
         let losses = self.inner.checkpoint()?.losses;
-        Ok((losses.damage, losses.lost_tail))
+        Ok(Losses {
+            to_retention: losses.retention,
+            to_drop_oldest: losses.drop_oldest,
+            to_damage: losses.damage,
+            to_tails: losses.lost_tail,
+        })
     }
 
     /// Whether the log was closed in order and not opened for writing since.
@@ -432,7 +443,7 @@ impl ReadOnlyLog {
 }
 
 /// The options of a log, as [`ReadOnlyLog::options`] tells them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OptionsInfo {
     /// [`LogOptions::segment_bytes`].
@@ -459,4 +470,16 @@ pub struct OptionsInfo {
     pub compaction_memory: u64,
     /// [`LogOptions::compaction_rate`].
     pub compaction_rate: u64,
+    /// [`LogOptions::retention`].
+    pub retention: crate::options::Retention,
+    /// [`LogOptions::group_retention`].
+    pub group_retention: crate::options::GroupRetention,
+    /// [`LogOptions::exclude_group`].
+    pub excluded_groups: Vec<String>,
+    /// [`LogOptions::groups_stale_after`].
+    pub groups_stale_after: Option<std::time::Duration>,
+    /// [`LogOptions::when_full`].
+    pub when_full: crate::options::WhenFull,
+    /// [`LogOptions::min_free_bytes`].
+    pub min_free_bytes: u64,
 }

@@ -40,6 +40,27 @@ pub enum ErrorKind {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A limit of the log is reached, and nothing more may be deleted. Nothing was changed; the
+    /// call works again once something is.
+    #[error(
+        "the log is full: {limit} is {bytes}{}",
+        held_by.as_ref().map(|group| format!(", and group {group} holds it back")).unwrap_or_default()
+    )]
+    LogFull {
+        /// The option that sets the limit: `max_bytes` or `min_free_bytes`.
+        limit: &'static str,
+        /// What it is set to.
+        bytes: u64,
+        /// The group that is farthest behind, if groups hold anything back.
+        held_by: Option<String>,
+    },
+    /// The record, or the batch, was dropped: the log is full, and drops what is newest
+    /// ([`WhenFull::DropNewest`](crate::WhenFull::DropNewest)).
+    #[error("dropped, as the log is full")]
+    Dropped {
+        /// Why it is.
+        source: Error,
+    },
     /// Another writer, of this or another process, has the log open.
     #[error("{} is open in another writer", path.display())]
     Locked {
@@ -379,10 +400,23 @@ impl Error {
     /// came in between. Nothing was changed by it.
     pub(crate) fn is_transient(&self) -> bool {
         match self.kind() {
-            ErrorKind::StorageFull { .. } => true,
+            ErrorKind::StorageFull { .. } | ErrorKind::LogFull { .. } => true,
             ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::Interrupted,
             _ => false,
         }
+    }
+
+    /// Whether a file was not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the log takes no more records for want of room, by one of its limits or on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::LogFull { .. } | ErrorKind::StorageFull { .. }
+        )
     }
 
     /// Whether another writer has the log open.

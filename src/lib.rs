@@ -121,16 +121,17 @@ pub use consumer::{
 pub use error::{DecodeError, Error, ErrorKind, Result, SendError};
 pub use format::group::GroupLosses;
 pub use log::{
-    CompactionReport, ConsumerInfo, Damage, Gap, GapReason, Lag, RecoveryReport, SegmentInfo,
-    SkippedSegment, Stats, VerifyReport,
+    CompactionReport, ConsumerInfo, Damage, DeletedSegment, Gap, GapReason, HeldBack, Lag, Losses,
+    RecoveryReport, RetentionLoss, RetentionReason, RetentionReport, SegmentInfo, SkippedSegment,
+    Stats, VerifyReport,
 };
 pub use offset::Offset;
 pub use options::{
     Acks, CleanupPolicy, Compression, DEFAULT_COMPACTION_MEMORY, DEFAULT_COMPACTION_RATE,
     DEFAULT_FLUSH_INTERVAL, DEFAULT_MAX_RECORD_BYTES, DEFAULT_MIN_DIRTY_RATIO, DEFAULT_SEGMENT_AGE,
-    DEFAULT_SEGMENT_BYTES, DEFAULT_TOMBSTONE_RETENTION, Durability, FlushPolicy, Fsync, LogOptions,
-    MAX_COMPACTION_MEMORY, MAX_SEGMENT_BYTES, MIN_COMPACTION_MEMORY, MIN_SEGMENT_BYTES, OnDamage,
-    ReadMode, Retention, WriteMode,
+    DEFAULT_SEGMENT_BYTES, DEFAULT_TOMBSTONE_RETENTION, Durability, FlushPolicy, Fsync,
+    GroupRetention, LogOptions, MAX_COMPACTION_MEMORY, MAX_SEGMENT_BYTES, MIN_COMPACTION_MEMORY,
+    MIN_SEGMENT_BYTES, OnDamage, ReadMode, Retention, RetentionWarning, WhenFull, WriteMode,
 };
 pub use producer::{
     DEFAULT_BATCH_BYTES, DEFAULT_BUFFER_BYTES, DEFAULT_DELIVERY_TIMEOUT, DEFAULT_MAX_BLOCK,

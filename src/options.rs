@@ -1,6 +1,6 @@
 //! What a log is opened with, and the levels a producer chooses from.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 mod compaction;
 mod retention;
@@ -10,7 +10,8 @@ pub use compaction::{
     DEFAULT_TOMBSTONE_RETENTION, MAX_COMPACTION_MEMORY, MIN_COMPACTION_MEMORY,
 };
 pub(crate) use compaction::{CompactionConfig, Ratio, StoredCompaction};
-pub use retention::Retention;
+pub use retention::{GroupRetention, Retention, RetentionWarning, WhenFull};
+pub(crate) use retention::{Keeping, WarningCall};
 
 use crate::{
     error::{Error, Result},
@@ -241,6 +242,7 @@ pub struct LogOptions {
     pub(crate) stored: StoredOptions,
     pub(crate) read_mode: ReadMode,
     pub(crate) on_damage: OnDamage,
+    pub(crate) on_warning: Option<WarningCall>,
 }
 
 impl LogOptions {
@@ -294,9 +296,70 @@ impl LogOptions {
         self
     }
 
-    /// *Stored.* How much the log keeps; by default everything.
+    /// *Stored.* How much the log keeps; by default everything. The limits given replace the stored
+    /// ones together.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.stored.retention = Some(retention);
+        self
+    }
+
+    /// *Stored.* Whether groups hold back what they have not read; by default they do not.
+    pub fn group_retention(mut self, groups: GroupRetention) -> Self {
+        self.stored.groups = Some(groups);
+        self
+    }
+
+    /// *Stored.* A group that never holds anything back, and is not warned; may be called for up to
+    /// 16 groups, which replace the stored ones together.
+    pub fn exclude_group(mut self, name: impl Into<String>) -> Self {
+        let excluded = self.stored.excluded.get_or_insert_default();
+        excluded.push(name.into());
+        self
+    }
+
+    /// *Stored.* No group is excluded any more.
+    pub fn exclude_no_group(mut self) -> Self {
+        self.stored.excluded = Some(Vec::new());
+        self
+    }
+
+    /// *Stored.* A group that has committed nothing for so long holds nothing back, and is not
+    /// warned, until it commits again: one that is forgotten does not fill the disk. At least a
+    /// millisecond; by default groups count for ever. As with
+    /// [`max_age`](Retention::max_age), the time advances by the monotonic clock while the log is
+    /// open.
+    #[doc(alias = "offsets.retention.minutes")]
+    pub fn groups_stale_after(mut self, time: Duration) -> Self {
+        self.stored.stale_after = Some(time);
+        self
+    }
+
+    /// *Stored.* What becomes of sends while the log is full; by default they fail.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.stored.when_full = Some(when_full);
+        self
+    }
+
+    /// *Stored.* So many bytes the disk is to have free beside the log; by default 0. It is looked
+    /// at when room is prepared or a segment is rolled, so at least every 256 KiB. Where there is
+    /// less, the oldest segments go as if a byte limit were reached, and what may not go makes the
+    /// log full: [`WhenFull`] decides.
+    pub fn min_free_bytes(mut self, bytes: u64) -> Self {
+        self.stored.min_free = Some(bytes);
+        self
+    }
+
+    /// Is called, with [`GroupRetention::Drop`], when a group is about to lose records that it has
+    /// not committed: once for each group, and again only after it has caught up. The call comes
+    /// from the thread that deletes, which serves other logs too, so it must not take long; it may
+    /// use the log. A panic in it is contained.
+    ///
+    /// The same is told by [`Log::plan_retention`](crate::Log::plan_retention).
+    pub fn on_retention_warning(
+        mut self,
+        call: impl Fn(&RetentionWarning) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_warning = Some(WarningCall(Arc::new(call)));
         self
     }
 
@@ -314,7 +377,7 @@ impl LogOptions {
 }
 
 /// Options with every choice made and checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) segment_bytes: usize,
     pub(crate) segment_age: Duration,
@@ -322,8 +385,8 @@ pub(crate) struct Config {
     pub(crate) flush: FlushPolicy,
     pub(crate) fsync: Fsync,
     pub(crate) write_mode: WriteMode,
-    pub(crate) retention: Retention,
     pub(crate) compaction: CompactionConfig,
+    pub(crate) keeping: Keeping,
 }
 
 impl Config {
@@ -366,8 +429,7 @@ impl Config {
             let reason = "Off contradicts a flush policy that syncs; use FlushPolicy::never()";
             return Err(Error::option("fsync", reason));
         }
-        let retention = stored.retention.unwrap_or_default();
-        retention.check()?;
+        let keeping = Keeping::resolve(stored, segment_bytes)?;
         Ok(Self {
             segment_bytes: to_usize("segment_bytes", segment_bytes)?,
             segment_age,
@@ -380,7 +442,7 @@ impl Config {
             fsync,
             write_mode: stored.write_mode.unwrap_or_default(),
             compaction: CompactionConfig::resolve(&stored.compaction)?,
-            retention,
+            keeping,
         })
     }
 }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use duralog::{
-    Damage, GapReason, Log, Offset, ReadMode, ReadOnlyLog, Reader, Record, Start, Timestamp,
-    testing,
+    Damage, GapReason, Log, Losses, Offset, ReadMode, ReadOnlyLog, Reader, Record, Start,
+    Timestamp, testing,
 };
 use tempfile::TempDir;
 
@@ -486,7 +486,7 @@ impl Original {
         assert_eq!(report.unproven_bytes, 0);
         check_reading(look.reader().build().unwrap(), &self.expected(flip));
         assert!(look.is_closed().unwrap());
-        assert_eq!(look.losses().unwrap(), (0, 0));
+        assert_eq!(look.losses().unwrap(), Losses::default());
         assert_eq!(look.options().segment_bytes, SEGMENT_BYTES);
         let groups = look.groups().unwrap();
         let groups = groups
@@ -544,7 +544,8 @@ impl Original {
     fn check_reopened(&self, dir: &Path, missing: &Missing) {
         let look = Log::open_read_only(dir).unwrap();
         let lost = missing.iter().map(|range| range.end.since(range.start));
-        assert_eq!(look.losses().unwrap(), (lost.sum(), 0));
+        let losses = look.losses().unwrap();
+        assert_eq!((losses.to_damage, losses.to_tails), (lost.sum(), 0));
         let (records, still_missing) = read_all(look.reader().build().unwrap());
         assert_eq!(still_missing, *missing);
         assert_eq!(records.last().unwrap().2, Record::new("new"));

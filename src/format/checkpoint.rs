@@ -15,6 +15,7 @@ const CLEAN: u8 = 1 << 0;
 const UNPROVEN: u8 = 1 << 1;
 const NAMED: u8 = 1 << 2;
 const COMPACTED: u8 = 1 << 3;
+const DROPPED: u8 = 1 << 4;
 
 const FIXED_LEN: usize = 6 * 8 + BOOT_ID_LEN + 1 + 4 * 8 + 2;
 const BOOT_ID_LEN: usize = 16;
@@ -23,9 +24,12 @@ const PRODUCERS_LEN: usize = 2 * 8;
 const CLEANED_LEN: usize = 2 * 8;
 /// How many damaged ranges are remembered one by one.
 pub(crate) const RANGES_MAX: usize = 128;
+/// The same for ranges that were dropped.
+pub(crate) const DROPPED_MAX: usize = 64;
 
-const _: () = assert!(FIXED_LEN + RANGES_MAX * RANGE_LEN + OPTIONAL_LEN <= PAYLOAD_MAX);
-const OPTIONAL_LEN: usize = PRODUCERS_LEN + CLEANED_LEN;
+const LONGEST: usize =
+    FIXED_LEN + RANGES_MAX * RANGE_LEN + PRODUCERS_LEN + CLEANED_LEN + 2 + DROPPED_MAX * RANGE_LEN;
+const _: () = assert!(LONGEST <= PAYLOAD_MAX);
 
 /// A position in the log: an offset, and where its frame starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,19 +103,29 @@ pub(crate) struct Checkpoint {
     pub(crate) producers: ProducersMark,
     /// Once it was compacted.
     pub(crate) cleaned: Option<Cleaned>,
+    /// What was dropped on a full log: half-open ranges, in order. Everything else that is below
+    /// the log start went by retention.
+    pub(crate) dropped: Vec<(Offset, Offset)>,
 }
 
 impl Checkpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let damage = self.damage.get(..RANGES_MAX).unwrap_or(&self.damage);
-        let mut len = FIXED_LEN + damage.len() * RANGE_LEN;
-        len += if self.producers.named {
+        let producers = if self.producers.named {
             PRODUCERS_LEN
         } else {
             0
         };
-        len += self.cleaned.map_or(0, |_| CLEANED_LEN);
-        let mut bytes = vec![0; len];
+        let cleaned = self.cleaned.map_or(0, |_| CLEANED_LEN);
+        let dropped = self.dropped.get(..DROPPED_MAX).unwrap_or(&self.dropped);
+        let has_dropped = !dropped.is_empty();
+        let dropped_len = if has_dropped {
+            2 + dropped.len() * RANGE_LEN
+        } else {
+            0
+        };
+        let damage_len = damage.len() * RANGE_LEN;
+        let mut bytes = vec![0; FIXED_LEN + damage_len + producers + cleaned + dropped_len];
         let mut writer = Writer::new(&mut bytes);
         writer.u64(self.durable.offset.get());
         writer.u64(self.durable.segment.get());
@@ -124,17 +138,14 @@ impl Checkpoint {
         let flags = flag(self.clean, CLEAN)
             | flag(self.unproven, UNPROVEN)
             | flag(self.producers.named, NAMED)
-            | flag(self.cleaned.is_some(), COMPACTED);
+            | flag(self.cleaned.is_some(), COMPACTED)
+            | flag(has_dropped, DROPPED);
         writer.u8(flags);
         writer.u64(self.losses.retention);
         writer.u64(self.losses.drop_oldest);
         writer.u64(self.losses.damage);
         writer.u64(self.losses.lost_tail);
-        writer.u16(u16::try_from(damage.len()).unwrap_or(0));
-        for (from, to) in damage {
-            writer.u64(from.get());
-            writer.u64(to.get());
-        }
+        put_ranges(&mut writer, damage);
         if self.producers.named {
             writer.u64(self.producers.generation);
             writer.u64(self.producers.from.get());
@@ -142,6 +153,9 @@ impl Checkpoint {
         if let Some(cleaned) = &self.cleaned {
             writer.u64(cleaned.below.get());
             writer.u64(cleaned.redo.get());
+        }
+        if has_dropped {
+            put_ranges(&mut writer, dropped);
         }
         bytes
     }
@@ -158,7 +172,7 @@ impl Checkpoint {
         let log_start = Offset::new(reader.u64()?);
         let boot_id = reader.array()?;
         let flags = reader.u8()?;
-        if flags & !(CLEAN | UNPROVEN | NAMED | COMPACTED) != 0 {
+        if flags & !(CLEAN | UNPROVEN | NAMED | COMPACTED | DROPPED) != 0 {
             return Err(DecodeError::Field {
                 field: "checkpoint flags",
             });
@@ -169,18 +183,7 @@ impl Checkpoint {
             damage: reader.u64()?,
             lost_tail: reader.u64()?,
         };
-        let mut damage = Vec::new();
-        let mut last = Offset::ZERO;
-        for _ in 0..reader.u16()? {
-            let (from, to) = (Offset::new(reader.u64()?), Offset::new(reader.u64()?));
-            if from < last || to <= from {
-                return Err(DecodeError::Field {
-                    field: "damaged range",
-                });
-            }
-            last = to;
-            damage.push((from, to));
-        }
+        let damage = take_ranges(&mut reader, "damaged range")?;
         let mut producers = ProducersMark::default();
         if flags & NAMED != 0 {
             producers = ProducersMark {
@@ -196,6 +199,11 @@ impl Checkpoint {
                 redo: Offset::new(reader.u64()?),
             });
         }
+        let dropped = if flags & DROPPED == 0 {
+            Vec::new()
+        } else {
+            take_ranges(&mut reader, "dropped range")?
+        };
         Ok(Self {
             durable,
             reservation,
@@ -207,8 +215,34 @@ impl Checkpoint {
             damage,
             producers,
             cleaned,
+            dropped,
         })
     }
+}
+
+fn put_ranges(writer: &mut Writer<'_>, ranges: &[(Offset, Offset)]) {
+    writer.u16(u16::try_from(ranges.len()).unwrap_or(0));
+    for (from, to) in ranges {
+        writer.u64(from.get());
+        writer.u64(to.get());
+    }
+}
+
+fn take_ranges(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+) -> Result<Vec<(Offset, Offset)>, DecodeError> {
+    let mut ranges = Vec::new();
+    let mut last = Offset::ZERO;
+    for _ in 0..reader.u16()? {
+        let (from, to) = (Offset::new(reader.u64()?), Offset::new(reader.u64()?));
+        if from < last || to <= from {
+            return Err(DecodeError::Field { field });
+        }
+        last = to;
+        ranges.push((from, to));
+    }
+    Ok(ranges)
 }
 
 #[cfg(test)]
@@ -247,6 +281,9 @@ mod tests {
                 below: Offset::new(7),
                 redo: Offset::MAX,
             }),
+            dropped: (0..DROPPED_MAX as u64)
+                .map(|n| (Offset::new(5 * n), Offset::new(5 * n + 2)))
+                .collect(),
         };
         assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
     }

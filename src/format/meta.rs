@@ -3,10 +3,15 @@
 
 use std::time::Duration;
 
+mod compaction;
+mod keeping;
+
 use super::{slots::SlotKind, wire::Reader};
 use crate::{
     error::DecodeError,
-    options::{CleanupPolicy, FlushPolicy, Fsync, Ratio, Retention, StoredCompaction, WriteMode},
+    options::{
+        FlushPolicy, Fsync, GroupRetention, Retention, StoredCompaction, WhenFull, WriteMode,
+    },
 };
 
 pub(crate) const KIND: SlotKind = SlotKind {
@@ -20,16 +25,9 @@ const MAX_RECORD_BYTES: u8 = 3;
 const FLUSH: u8 = 4;
 const FSYNC: u8 = 5;
 const WRITE_MODE: u8 = 6;
-const CLEANUP_POLICY: u8 = 32;
-const TOMBSTONE_RETENTION: u8 = 33;
-const MIN_COMPACTION_LAG: u8 = 34;
-const MIN_DIRTY_RATIO: u8 = 35;
-const COMPACTION_MEMORY: u8 = 36;
-const COMPACTION_RATE: u8 = 37;
-const RETENTION: u8 = 7;
 
 /// Options as they are stored; `None` where never given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoredOptions {
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) segment_age: Option<Duration>,
@@ -39,6 +37,12 @@ pub(crate) struct StoredOptions {
     pub(crate) write_mode: Option<WriteMode>,
     pub(crate) compaction: StoredCompaction,
     pub(crate) retention: Option<Retention>,
+    pub(crate) groups: Option<GroupRetention>,
+    /// Names of groups that do not count.
+    pub(crate) excluded: Option<Vec<String>>,
+    pub(crate) stale_after: Option<Duration>,
+    pub(crate) when_full: Option<WhenFull>,
+    pub(crate) min_free: Option<u64>,
 }
 
 impl StoredOptions {
@@ -53,71 +57,17 @@ impl StoredOptions {
             write_mode: self.write_mode.or(older.write_mode),
             compaction: self.compaction.over(older.compaction),
             retention: self.retention.or(older.retention),
+            groups: self.groups.or(older.groups),
+            excluded: self.excluded.or(older.excluded),
+            stale_after: self.stale_after.or(older.stale_after),
+            when_full: self.when_full.or(older.when_full),
+            min_free: self.min_free.or(older.min_free),
         }
     }
-}
-
-fn put_compaction(options: &StoredCompaction, mut put: impl FnMut(u8, &[u64])) {
-    if let Some(policy) = options.cleanup_policy {
-        let number = match policy {
-            CleanupPolicy::Delete => 1,
-            CleanupPolicy::Compact => 2,
-            CleanupPolicy::CompactAndDelete => 3,
-        };
-        put(CLEANUP_POLICY, &[number]);
-    }
-    let numbers = [
-        (TOMBSTONE_RETENTION, options.tombstone_retention.map(millis)),
-        (MIN_COMPACTION_LAG, options.min_compaction_lag.map(millis)),
-        (
-            MIN_DIRTY_RATIO,
-            options.min_dirty_ratio.map(|ratio| ratio.0),
-        ),
-        (COMPACTION_MEMORY, options.compaction_memory),
-        (COMPACTION_RATE, options.compaction_rate),
-    ];
-    for (tag, number) in numbers {
-        if let Some(number) = number {
-            put(tag, &[number]);
-        }
-    }
-}
-
-/// Takes in an option of compaction; whether it is one.
-fn take_compaction(
-    options: &mut StoredCompaction,
-    tag: u8,
-    value: &mut Reader<'_>,
-) -> Result<bool, DecodeError> {
-    match tag {
-        CLEANUP_POLICY => {
-            options.cleanup_policy = Some(match value.u64()? {
-                1 => CleanupPolicy::Delete,
-                2 => CleanupPolicy::Compact,
-                3 => CleanupPolicy::CompactAndDelete,
-                _ => {
-                    return Err(DecodeError::Field {
-                        field: "cleanup policy option",
-                    });
-                }
-            });
-        }
-        TOMBSTONE_RETENTION => {
-            options.tombstone_retention = Some(Duration::from_millis(value.u64()?));
-        }
-        MIN_COMPACTION_LAG => {
-            options.min_compaction_lag = Some(Duration::from_millis(value.u64()?));
-        }
-        MIN_DIRTY_RATIO => options.min_dirty_ratio = Some(Ratio(value.u64()?)),
-        COMPACTION_MEMORY => options.compaction_memory = Some(value.u64()?),
-        COMPACTION_RATE => options.compaction_rate = Some(value.u64()?),
-        _ => return Ok(false),
-    }
-    Ok(true)
 }
 
 /// The content of `meta`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Random, never changed.
     pub(crate) id: u64,
@@ -129,10 +79,14 @@ pub(crate) struct Meta {
 impl Meta {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = [self.id.to_le_bytes(), self.created.to_le_bytes()].concat();
-        let mut put = |tag: u8, numbers: &[u64]| {
+        let mut put_bytes = |tag: u8, value: &[u8]| {
             bytes.push(tag);
-            bytes.extend(u8::try_from(8 * numbers.len()));
-            bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            bytes.extend(u8::try_from(value.len()));
+            bytes.extend(value);
+        };
+        let mut put = |tag: u8, numbers: &[u64]| {
+            let value: Vec<_> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            put_bytes(tag, &value);
         };
         let options = &self.options;
         if let Some(value) = options.segment_bytes {
@@ -164,12 +118,8 @@ impl Meta {
             };
             put(WRITE_MODE, &[number]);
         }
-        if let Some(limits) = options.retention {
-            let age = limits.age.map_or(0, millis);
-            let (bytes, segments) = (limits.bytes, limits.segments);
-            put(RETENTION, &[age, bytes.unwrap_or(0), segments.unwrap_or(0)]);
-        }
-        put_compaction(&options.compaction, put);
+        keeping::encode(options, &mut put_bytes);
+        compaction::encode(&options.compaction, put_bytes);
         bytes
     }
 
@@ -215,19 +165,8 @@ impl Meta {
                         }
                     });
                 }
-                RETENTION => {
-                    let mut limit = || value.u64().map(|number| Some(number).filter(|&n| n > 0));
-                    options.retention = Some(Retention {
-                        age: limit()?.map(Duration::from_millis),
-                        bytes: limit()?,
-                        segments: limit()?,
-                    });
-                }
-                _ => {
-                    if !take_compaction(&mut options.compaction, tag, &mut value)? {
-                        return Err(DecodeError::Field { field: "option" });
-                    }
-                }
+                _ if compaction::decode(tag, &mut value, &mut options.compaction)? => {}
+                _ => keeping::decode(tag, &mut value, &mut options)?,
             }
             if !value.rest().is_empty() {
                 return Err(DecodeError::Length { length: len.into() });
@@ -248,6 +187,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{CleanupPolicy, Ratio};
 
     #[test]
     fn every_option_comes_back() {
@@ -271,8 +211,17 @@ mod tests {
                     .max_age(Duration::from_secs(9))
                     .max_bytes(1 << 30),
             ),
+            groups: Some(GroupRetention::KeepUnconsumed),
+            excluded: Some(vec!["audit".to_owned(), "x".repeat(200)]),
+            stale_after: Some(Duration::from_secs(3600)),
+            when_full: Some(WhenFull::Block(Duration::from_millis(1500))),
+            min_free: Some(1 << 20),
         };
-        for options in [options, StoredOptions::default()] {
+        let none_excluded = StoredOptions {
+            excluded: Some(Vec::new()),
+            ..StoredOptions::default()
+        };
+        for options in [options, none_excluded, StoredOptions::default()] {
             let meta = Meta {
                 id: 3,
                 created: 4,

@@ -154,19 +154,23 @@
 //! `crc` covers bytes 12..28+length, seeded with the magic as a number at the slot's position.
 //! The valid slot of the higher generation counts. Magic and version stand here in all versions.
 //!
-//! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value. Numbers are
-//!   u64, times in ms: 1 segment bytes, 2 segment age, 3 record bytes, 4 flush (records, interval; 0
-//!   is none), 5 fsync, 6 write mode, 32 cleanup policy (1 delete, 2 compact, 3 both), 33 tombstone
+//! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value.
+//!   Values are u64 each, times in ms, 0 for none: 1 segment bytes, 2 segment age, 3 largest record, 4 flush
+//!   (messages, interval), 5 fsync (1 data, 2 full, 3 off), 6 write mode (1 auto, 2 mapped, 3
+//!   buffered), 7 retention (age, bytes, segments), 8 groups (1 drop, 2 keep what is unconsumed),
+//!   10 age of stale groups, 11 when full (1 reject, 2 block, 3 drop newest, 4 drop oldest; time to
+//!   block), 12 least free bytes, 32 cleanup policy (1 delete, 2 compact, 3 both), 33 tombstone
 //!   retention, 34 compaction lag, 35 dirty ratio in millionths, 36 compaction memory, 37 compaction
-//!   rate.
+//!   rate. 9 is a name of a group that does not count, once for each; empty for none.
 //! * `checkpoint` ("dlogCHK\n"): durable offset u64, its segment's base u64, its position there
 //!   u64, the append time before it u64 ms, reservation u64, log start u64, boot id 16 bytes, flags u8 (bit 0: closed in order,
-//!   bit 1: unproven, bit 2: there may be named producers, bit 3: compacted), records lost to retention, drop-oldest, damage and lost tails u64 each,
+//!   bit 1: unproven, bit 2: there may be named producers, bit 3: compacted, bit 4: records were dropped), records lost to retention, drop-oldest, damage and lost tails u64 each,
 //!   number of known damaged ranges u16, each range from u64, to u64; then, if bit 2 is set, the
 //!   generation of the snapshot u64, and the offset u64 from which on a frame of a named producer
 //!   may be missing in it; then, if bit 3 is set (the log was compacted), `clean` u64 and `redo` u64: no
 //!   record below `clean` has one of the same key behind it there, but in segments at `redo` and
-//!   behind that could not be read at the time.
+//!   behind that could not be read at the time; then, if bit 4 is set, number of ranges that were
+//!   dropped u16, each range as above: of what is below the log start, the rest went by retention.
 //! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, of the group u64, committed offset u64,
 //!   time u64 ms, the offset u64 below which losses are counted, records lost to retention,
 //!   drop-oldest, damage, lost tails and offset resets u64 each; the rest is the metadata of the

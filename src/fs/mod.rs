@@ -76,6 +76,10 @@ pub trait FileSystem: Debug + Send + Sync {
     fn boot_id(&self) -> Option<[u8; 16]>;
     /// Random bytes that no earlier call returned.
     fn random(&self) -> u64;
+    /// Bytes that are free, to whoever runs this, on the file system of a path.
+    fn free_space(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
     /// Tells the device (the mounted file system) that a path is on from others.
     fn device(&self, _path: &Path) -> io::Result<u64> {
         Ok(0)

@@ -154,6 +154,10 @@ impl FileSystem for RealHost {
         Some(u128::from_str_radix(&digits, 16).ok()?.to_le_bytes())
     }
 
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        fs2::available_space(path)
+    }
+
     fn device(&self, path: &Path) -> io::Result<u64> {
         fs::metadata(path).map(|found| found.dev())
     }

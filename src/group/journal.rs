@@ -248,6 +248,11 @@ impl Journal {
         self.held.lock().insert(group.id, Arc::clone(group));
     }
 
+    /// The group of this id, if it has a consumer here.
+    pub(crate) fn held(&self, id: u64) -> Option<Arc<GroupShared>> {
+        self.held.lock().get(&id).cloned()
+    }
+
     /// A group's consumer is gone. If its file says everything durably, it need not be synced from
     /// here any more.
     pub(crate) fn leave(&self, group: &GroupShared, is_durable: bool) {

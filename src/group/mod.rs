@@ -71,13 +71,26 @@ pub(crate) struct FoundGroup {
 ///
 /// `Io`, `SymbolicLink`. A file that can't be decoded is a group with an error.
 pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
+    let known = journal::read(host, dir)?;
+    list_with(host, dir, &known)
+}
+
+/// All groups of a log that is open for writing: their files have all that there is.
+///
+/// # Errors
+///
+/// As [`list`].
+pub(crate) fn list_settled(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
+    list_with(host, dir, &Known::new())
+}
+
+fn list_with(host: &dyn Host, dir: &Path, known: &Known) -> Result<Vec<FoundGroup>> {
     let groups = dir.join(file_name::GROUPS);
     let entries = match host.read_dir(&groups) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list", &groups, error)),
     };
-    let known = journal::read(host, dir)?;
     let mut found = Vec::new();
     for entry in entries {
         let Some(name) = entry.name.to_str().and_then(file_name::parse_group) else {
@@ -87,7 +100,7 @@ pub(crate) fn list(host: &dyn Host, dir: &Path) -> Result<Vec<FoundGroup>> {
         if entry.kind == EntryKind::Link {
             return Err(ErrorKind::SymbolicLink { path }.into());
         }
-        found.extend(look(host, name, path, &known));
+        found.extend(look(host, name, path, known));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
@@ -138,6 +151,29 @@ fn read(
         }
         _ => Ok((state, content.fallback)),
     }
+}
+
+/// What the file of the group `name` says by now, once it is on the device as well, where it is
+/// synced.
+///
+/// # Errors
+///
+/// `Corrupt`, `UnsupportedVersion`, `Io`, `SyncFailed`.
+pub(crate) fn read_durably(
+    host: &dyn Host,
+    dir: &Path,
+    name: &str,
+    sync: SyncKind,
+) -> Result<GroupState> {
+    let path = dir.join(file_name::GROUPS).join(file_name::group(name));
+    let file = host
+        .open(&path, Access::Read)
+        .map_err(|error| Error::io("open", &path, error))?;
+    // In this order: what was read is there when it is synced.
+    let state = read(&*file, &path, &Known::new())?.0;
+    file.sync(sync)
+        .map_err(|error| slot_file::sync_failed(&path, error))?;
+    Ok(state)
 }
 
 /// Whether a file was never filled: new, or its making was interrupted.

@@ -120,7 +120,7 @@ impl GroupShared {
     /// # Errors
     ///
     /// `SyncFailed`: the group is latched.
-    pub(super) fn sync(&self, kind: SyncKind) -> Result<Offset> {
+    pub(crate) fn sync(&self, kind: SyncKind) -> Result<Offset> {
         let mut reached = self.reached.lock();
         self.check()?;
         if reached.synced.0 < reached.written.0 {

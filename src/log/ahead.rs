@@ -49,6 +49,10 @@ pub(crate) struct AheadPace {
     just_woken: bool,
     /// The base offset of the active segment, and since when it has had records.
     segment_since: Option<(Offset, Duration)>,
+    /// The base offset of the last segment that was seen to be half full.
+    half_full: Option<Offset>,
+    /// The disk has less free space than is wanted.
+    is_low: bool,
 }
 
 /// What a step saw of the log.
@@ -68,7 +72,7 @@ impl Shared {
     pub(crate) fn step_ahead(&self) -> Option<Duration> {
         let now = self.site.host.monotonic();
         let mut pace = self.maintenance.ahead_pace.lock();
-        let seen = self.look();
+        let seen = self.look(now);
         if pace
             .base
             .replace(seen.base)
@@ -76,6 +80,12 @@ impl Shared {
         {
             // The device can begin with the segment before.
             self.maintenance.wake_settle();
+        }
+        if seen.position >= self.site.config.segment_bytes / 2
+            && pace.half_full.replace(seen.base) != Some(seen.base)
+        {
+            // From now on there is to be room for the next one.
+            self.maintenance.wake_clean();
         }
         pace.follow(now, &seen);
         if seen.end > self.durable() {
@@ -86,7 +96,7 @@ impl Shared {
         }
         if now >= pace.retry_at {
             let done = self
-                .make_room(&seen, pace.bytes_rate)
+                .make_room(&seen, &mut pace)
                 .and(self.reserve(seen.end, pace.offsets_ahead()))
                 .and(self.roll_if_old(&mut pace, now, &seen));
             if done.is_err() {
@@ -96,8 +106,11 @@ impl Shared {
         self.next_look(&pace, now, &seen)
     }
 
-    fn look(&self) -> Seen {
-        let appender = self.append.lock();
+    fn look(&self, now: Duration) -> Seen {
+        let mut appender = self.append.lock();
+        if appender.seen.0 != appender.appended_bytes {
+            appender.seen = (appender.appended_bytes, self.ages.at(now));
+        }
         Seen {
             end: appender.next,
             base: appender.writer.header.base,
@@ -109,8 +122,16 @@ impl Shared {
     }
 
     /// Prepares the active segment ahead of the writer, and the next one.
-    fn make_room(&self, seen: &Seen, rate: u64) -> Result<()> {
-        let ahead = room_ahead(rate);
+    fn make_room(&self, seen: &Seen, pace: &mut AheadPace) -> Result<()> {
+        let ahead = room_ahead(pace.bytes_rate);
+        if self.check_free(ahead).is_err() {
+            // Whoever appends meets the same limit, and does what the options say.
+            if !std::mem::replace(&mut pace.is_low, true) {
+                self.maintenance.wake_clean();
+            }
+            return Ok(());
+        }
+        pace.is_low = false;
         let room = Arc::clone(self.append.lock().writer.room());
         let wanted = seen.position + ahead;
         let path = segment_path(&self.site.dir, seen.base);
@@ -143,23 +164,31 @@ impl Shared {
             |(_, since)| since,
         );
         pace.segment_since = Some((seen.base, since));
-        if now.saturating_sub(since) < self.site.config.segment_age {
+        if now.saturating_sub(since) < self.segment_age() {
             return Ok(());
         }
         let mut appender = self.append.lock();
         if appender.writer.header.base == seen.base {
+            self.check_roll(&appender)?;
             self.roll(&mut appender)?;
         }
         Ok(())
     }
 
+    /// What is kept no longer than this has to be rolled by then.
+    fn segment_age(&self) -> Duration {
+        let config = &self.site.config;
+        let limit = config.keeping.limits.age;
+        limit.map_or(config.segment_age, |limit| limit.min(config.segment_age))
+    }
+
     /// When to look again. After a while without appends it is when woken, which the appender is
     /// told under its lock.
     fn next_look(&self, pace: &AheadPace, now: Duration, seen: &Seen) -> Option<Duration> {
-        let age = self.site.config.segment_age;
+        let age = self.segment_age();
         let old_at = pace
             .segment_since
-            .map(|(_, since)| since.saturating_add(age));
+            .map(|(_, since)| since.saturating_add(age).max(pace.retry_at));
         let retry_at = Some(pace.retry_at).filter(|at| *at > now);
         let mut appender = self.append.lock();
         let paused = now.saturating_sub(pace.last_append) >= ACTIVE;

@@ -15,6 +15,7 @@ use std::{
 use super::{
     Shared, Site,
     checkpointer::RESERVED_AHEAD,
+    full::Patience,
     producers::Producers,
     segments::{Segment, segment_path},
 };
@@ -34,7 +35,7 @@ use crate::{
 
 /// Room that an append prepares itself when the maintenance thread has not kept ahead: enough to
 /// be worth the system calls, little enough not to hold up others for long.
-const LATE_ROOM: usize = 256 << 10;
+pub(super) const LATE_ROOM: usize = 256 << 10;
 
 /// What the append lock guards.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Appender {
     pub(crate) appended_records: u64,
     pub(crate) appended_bytes: u64,
     pub(crate) late_preparations: u64,
+    /// So much had been appended at this moment of the log's clock, at the latest.
+    pub(super) seen: (u64, u64),
 }
 
 /// Why a frame was not appended yet.
@@ -80,6 +83,7 @@ impl Appender {
             appended_records: 0,
             appended_bytes: 0,
             late_preparations: 0,
+            seen: (0, 0),
         }
     }
 
@@ -136,10 +140,17 @@ impl Shared {
     #[inline]
     pub(crate) fn append(&self, body: &impl FrameBody) -> Result<Offset> {
         let (len, count) = (frame::frame_len(body), body.count());
-        let mut appender = self.clear_way(self.append.lock(), len, count)?;
-        let first = appender.write_frame(self, body)?;
-        self.publish(appender)?;
-        Ok(first)
+        let mut patience = Patience::default();
+        loop {
+            let mut appender = self.clear_way(self.append.lock(), len, count, &mut patience)?;
+            match appender.write_frame(self, body) {
+                Ok(first) => {
+                    self.publish(appender)?;
+                    return Ok(first);
+                }
+                Err(error) => drop(self.handle_full(appender, error, &mut patience, count)?),
+            }
+        }
     }
 
     /// Makes sure that a frame of `len` bytes with `count` records can be written. The lock may
@@ -150,6 +161,7 @@ impl Shared {
         mut appender: MutexGuard<'a, Appender>,
         len: usize,
         count: u64,
+        patience: &mut Patience,
     ) -> Result<MutexGuard<'a, Appender>> {
         loop {
             self.check_writable()?;
@@ -157,7 +169,7 @@ impl Shared {
             let Some(obstacle) = obstacle else {
                 return Ok(appender);
             };
-            appender = self.overcome(appender, &obstacle)?;
+            appender = self.overcome(appender, &obstacle, patience, count)?;
         }
     }
 
@@ -207,29 +219,53 @@ impl Shared {
         &'a self,
         mut appender: MutexGuard<'a, Appender>,
         obstacle: &Obstacle,
+        patience: &mut Patience,
+        count: u64,
     ) -> Result<MutexGuard<'a, Appender>> {
-        match *obstacle {
+        let done = match *obstacle {
             Obstacle::Room(end) => {
                 appender.late_preparations += 1;
-                appender
-                    .writer
-                    .room()
-                    .extend(end, end + LATE_ROOM)
-                    .map_err(|error| self.append_error(&appender, error))?;
-                Ok(appender)
+                self.late_room(&appender, end)
             }
             Obstacle::Roll => {
-                self.roll(&mut appender)?;
-                Ok(appender)
+                let checked = self.check_roll(&appender);
+                checked.and_then(|()| self.roll(&mut appender))
             }
             Obstacle::Offsets(end) => {
                 appender.late_preparations += 1;
                 // Waits for the device, so not under the append lock.
                 drop(appender);
                 self.reserve(end, RESERVED_AHEAD)?;
-                Ok(self.append.lock())
+                return Ok(self.append.lock());
             }
+        };
+        match done {
+            Ok(()) => Ok(appender),
+            Err(error) => self.handle_full(appender, error, patience, count),
         }
+    }
+
+    fn late_room(&self, appender: &Appender, end: usize) -> Result<()> {
+        self.check_free(LATE_ROOM)?;
+        let room = appender.writer.room();
+        room.extend(end, end + LATE_ROOM)
+            .map_err(|error| self.append_error(appender, error))
+    }
+
+    /// After a failure for want of room: does what the options say. The lock is let go of
+    /// meanwhile.
+    #[cold]
+    pub(super) fn handle_full<'a>(
+        &'a self,
+        appender: MutexGuard<'a, Appender>,
+        error: Error,
+        patience: &mut Patience,
+        count: u64,
+    ) -> Result<MutexGuard<'a, Appender>> {
+        let seen = self.counters.deletions.load(Ordering::Acquire);
+        drop(appender);
+        self.make_way(error, seen, patience, count)?;
+        Ok(self.append.lock())
     }
 
     /// Makes the prepared segment the active one.
@@ -259,6 +295,7 @@ impl Shared {
                 last_time: appender.last_time,
             };
             rolled.set_rolled(Arc::clone(writer.file()), writer.position(), footer);
+            rolled.set_newest(self.newest(appender));
             appender.unsynced.push(rolled);
         }
         self.segments.push(segment);
@@ -344,13 +381,12 @@ impl PreparedSegment {
             .host
             .open(&path, Access::CreateNew)
             .map_err(|error| Error::io("create", &path, error))?;
-        let created = site.host.wall_millis();
         let header = SegmentHeader {
             log_id: site.log_id,
             id,
             base: Offset::MAX,
             previous_end: Offset::MAX,
-            created,
+            created: 0,
             compacted: None,
         };
         match open_writer(&file, header, 0, site) {
@@ -373,7 +409,10 @@ impl PreparedSegment {
         previous_end: Offset,
         site: &Site,
     ) -> io::Result<()> {
-        self.writer.begin(base, previous_end)?;
+        // Not when it was prepared, which may have been long ago: so this also tells by when the
+        // segment before had all its records.
+        let created = site.host.wall_millis();
+        self.writer.begin(base, previous_end, created)?;
         site.host.rename(&self.path, &segment_path(&site.dir, base))
     }
 
@@ -421,6 +460,12 @@ pub(crate) fn open_writer(
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) failed_sends: AtomicU64,
+    /// Sends that a full log refused, records that it dropped, and sends that it made wait.
+    pub(super) rejected_sends: AtomicU64,
+    pub(super) dropped_newest: AtomicU64,
+    pub(super) blocked_sends: AtomicU64,
+    /// How often something was deleted.
+    pub(super) deletions: AtomicU64,
     pub(crate) closed: AtomicBool,
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Shared, report::GapReason};
+use super::{Shared, delete::why_gone, report::GapReason};
 use crate::{
     error::Result,
-    format::checkpoint::{Checkpoint, Cleaned, Mark, RANGES_MAX},
+    format::checkpoint::{Checkpoint, Cleaned, LossTotals, Mark, RANGES_MAX},
     fs::{Mutex, SyncKind},
     offset::Offset,
     slot_file::SlotFile,
@@ -50,10 +50,14 @@ impl Checkpointer {
         Offset::new(self.reserved.load(Ordering::Acquire))
     }
 
-    /// Records lost to damage, and offsets skipped after power cuts.
-    pub(crate) fn losses(&self) -> (u64, u64) {
-        let losses = self.inner.lock().content.losses;
-        (losses.damage, losses.lost_tail)
+    /// Records lost so far.
+    pub(crate) fn losses(&self) -> LossTotals {
+        self.inner.lock().content.losses
+    }
+
+    /// Why a record below the log start is gone, and up to where others are for the same reason.
+    pub(super) fn why_gone(&self, offset: Offset) -> (GapReason, Offset) {
+        why_gone(&self.inner.lock().content, offset)
     }
 
     /// How far the log is compacted, as it is stored.
@@ -74,7 +78,7 @@ impl Checkpointer {
             return;
         }
         let mut inner = self.inner.lock();
-        let added = add_range(&mut inner.content.damage, from, to);
+        let added = add_range(&mut inner.content.damage, from, to, RANGES_MAX);
         let total = &mut inner.content.losses.damage;
         *total = total.saturating_add(added);
         inner.dirty |= added > 0;
@@ -82,9 +86,14 @@ impl Checkpointer {
 }
 
 /// Adds `from..to` to ordered ranges that do not overlap; returns how many offsets are new. With
-/// [`RANGES_MAX`] ranges the two nearest are joined, so that an offset between may go uncounted
+/// `most` ranges the two nearest are joined, so that an offset between may go uncounted
 /// but none is counted twice.
-fn add_range(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u64 {
+pub(super) fn add_range(
+    ranges: &mut Vec<(Offset, Offset)>,
+    from: Offset,
+    to: Offset,
+    most: usize,
+) -> u64 {
     let covered: u64 = ranges
         .iter()
         .map(|&(a, b)| b.min(to).since(a.max(from)))
@@ -111,7 +120,7 @@ fn add_range(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u6
     );
     let place = ranges.partition_point(|range| range.0 < joined.0);
     ranges.insert(place, joined);
-    if ranges.len() > RANGES_MAX {
+    if ranges.len() > most {
         join_nearest(ranges);
     }
     added
@@ -231,7 +240,7 @@ mod tests {
     }
 
     fn add(to: &mut Vec<(Offset, Offset)>, from: u64, until: u64) -> u64 {
-        add_range(to, Offset::new(from), Offset::new(until))
+        add_range(to, Offset::new(from), Offset::new(until), RANGES_MAX)
     }
 
     #[test]

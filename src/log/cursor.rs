@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+mod deleted;
+
 use super::{
     place::Place,
     report::{Gap, GapReason},
@@ -259,7 +261,7 @@ impl Cursor {
         if self.source.is_foreign() {
             self.known = self.source.durable()?.min(limits.end);
         }
-        self.skip_retained();
+        self.skip_deleted();
         let mut from = self.position;
         while self.position < limits.end {
             if self.place.is_none() && !self.enter(limits.end)? {
@@ -285,25 +287,12 @@ impl Cursor {
         Ok(from)
     }
 
-    /// Records below the log start are gone.
-    fn skip_retained(&mut self) {
-        let start = self.source.start();
-        if self.position < start {
-            self.gap(start, GapReason::Retention);
-            self.place = None;
-        }
-    }
-
-    /// Nothing more is there, in a log that another process may write: what was durable before
-    /// this reading began, and was not found, is lost.
-    fn miss_known(&mut self) {
-        if self.source.is_foreign() && self.spans.is_empty() {
-            self.gap(self.known, GapReason::Damage);
-        }
-    }
-
     /// Reports the offsets from here to `to`, and goes on there.
     fn gap(&mut self, to: Offset, reason: GapReason) {
+        if self.position < to {
+            // What is missing may have been deleted since this reading began.
+            self.tell_deleted(self.source.start().min(to));
+        }
         if self.position < to {
             self.gaps.push(Gap {
                 from: self.position,

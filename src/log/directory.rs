@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::delete::Leftovers;
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::{
@@ -26,6 +27,8 @@ pub(crate) struct Listing {
     pub(crate) prepared: Vec<String>,
     /// What was to take a segment's place, and did not come to that.
     pub(crate) cleaned: Vec<String>,
+    /// Base offsets of the segments that indexes are of.
+    pub(crate) indexes: Vec<Offset>,
     has_meta: bool,
     /// Something that is not left over from making a log.
     other: bool,
@@ -98,8 +101,21 @@ impl Listing {
             self.prepared.push(name.to_owned());
         } else if file_name::is_cleaned(name) {
             self.cleaned.push(name.to_owned());
+        } else if let Some(base) = file_name::parse_index(name) {
+            self.indexes.push(base);
         }
         Ok(())
+    }
+
+    /// Takes out what is below the log start: what a deletion left that was interrupted.
+    pub(crate) fn take_leftovers(&mut self, log_start: Offset) -> Leftovers {
+        let nexts = self.segments.iter().skip(1);
+        let below = nexts.take_while(|(next, _)| *next <= log_start).count();
+        let segments: Vec<_> = self.segments.drain(..below).map(|(base, _)| base).collect();
+        let first = self.segments.first().map_or(log_start, |(base, _)| *base);
+        let below = |base: &mut Offset| *base < first.min(log_start);
+        let indexes = self.indexes.extract_if(.., below).collect();
+        Leftovers { segments, indexes }
     }
 
     /// Whether the directory is a log.
@@ -154,6 +170,7 @@ pub(crate) fn make(
     host: &dyn Host,
     dir: &Path,
     options: StoredOptions,
+    created: u64,
     sync: Option<SyncKind>,
 ) -> Result<()> {
     let fill = |name: &str, kind, payload: &[u8]| {
@@ -173,7 +190,7 @@ pub(crate) fn make(
     )?;
     let meta = Meta {
         id: host.random(),
-        created: host.wall_millis(),
+        created,
         options,
     };
     fill(file_name::META_NEW, meta::KIND, &meta.encode())?;

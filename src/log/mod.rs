@@ -21,6 +21,7 @@ use std::{
     },
 };
 
+mod age;
 mod ahead;
 mod append;
 mod checkpointer;
@@ -28,7 +29,10 @@ mod clean;
 mod commits;
 mod compaction;
 mod cursor;
+mod delete;
 mod directory;
+mod floors;
+mod full;
 mod gather;
 mod lag;
 mod maintenance;
@@ -42,6 +46,8 @@ mod producers;
 mod read_only;
 mod recover;
 mod report;
+mod retained;
+mod retention;
 mod rota;
 mod segments;
 mod settle;
@@ -60,7 +66,10 @@ pub(crate) use members::{Member, Membership, OnOverdue};
 pub(crate) use open::open;
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
-pub use report::{CompactionReport, Damage, Gap, GapReason, RecoveryReport, SkippedSegment, Stats};
+pub use report::{
+    CompactionReport, Damage, Gap, GapReason, Losses, RecoveryReport, SkippedSegment, Stats,
+};
+pub use retained::{DeletedSegment, HeldBack, RetentionLoss, RetentionReason, RetentionReport};
 pub(crate) use source::{News, NewsPlace, Source};
 pub(crate) use sync::sync_kind;
 pub use verify::{SegmentInfo, VerifyReport};
@@ -71,7 +80,7 @@ use crate::{
     fs::{Directory, File, Host, Mutex},
     group::Journal,
     offset::Offset,
-    options::{Config, ReadMode},
+    options::{Config, ReadMode, WarningCall},
 };
 
 /// Where a log is, and how it is written.
@@ -110,6 +119,8 @@ pub(crate) struct Shared {
     maintenance: maintenance::Maintenance,
     members: members::Members,
     cleaner: compaction::Cleaner,
+    ages: age::AgeClock,
+    on_warning: Option<WarningCall>,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,
@@ -131,8 +142,9 @@ impl Shared {
 
     /// Numbers of the log.
     pub(crate) fn stats(&self) -> Stats {
-        let (lost_to_damage, lost_to_tails) = self.checkpoint.losses();
+        let losses = self.checkpoint.losses();
         let overdue_consumers = self.overdue_consumers();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let appender = self.append.lock();
         Stats {
             log_start_offset: self.log_start(),
@@ -141,11 +153,16 @@ impl Shared {
             segments: self.segments.len() as u64,
             appended_records: appender.appended_records,
             appended_bytes: appender.appended_bytes,
-            failed_sends: self.counters.failed_sends.load(Ordering::Relaxed),
+            failed_sends: count(&self.counters.failed_sends),
+            rejected_sends: count(&self.counters.rejected_sends),
+            blocked_sends: count(&self.counters.blocked_sends),
+            dropped_newest: count(&self.counters.dropped_newest),
             syncs: self.syncer.syncs(),
             late_preparations: appender.late_preparations,
-            lost_to_damage,
-            lost_to_tails,
+            lost_to_retention: losses.retention,
+            lost_to_drop_oldest: losses.drop_oldest,
+            lost_to_damage: losses.damage,
+            lost_to_tails: losses.lost_tail,
             latched: self.latch.is_set(),
             overdue_consumers,
             overdue_batches: self.members.overdue_batches(),
@@ -167,7 +184,13 @@ impl Shared {
         let end = self.append.lock().next;
         self.maintenance.stop();
         self.stop_cleaning();
-        let result = self.make_clean(end);
+        let result = {
+            // Whoever deletes something is done then, and nobody begins to.
+            let mut pace = self.maintenance.clean_pace.lock();
+            let result = self.make_clean(end);
+            let removed = self.remove_all_files(&mut pace);
+            result.and(removed)
+        };
         self.settle_commits();
         self.wake_readers();
         self.wake_all_waiters();

@@ -10,10 +10,12 @@ use std::{
 
 use super::{
     Shared, Site,
+    age::AgeClock,
     ahead::OFFSETS_MAX,
     append::{Appender, Counters, PreparedSegment, open_writer},
     checkpointer::{Checkpointer, RESERVED_AHEAD},
     compaction::Cleaner,
+    delete::Leftovers,
     directory::{self, Listing},
     gather::Gathering,
     maintenance::Maintenance,
@@ -47,7 +49,7 @@ use crate::{
 ///
 /// Those of [`LogOptions::open`](crate::LogOptions::open).
 pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Result<Arc<Shared>> {
-    let started = host.monotonic();
+    let ages = AgeClock::start(&*host);
     // What the path means must not change with the directory of the process.
     let dir = host
         .absolute(dir)
@@ -69,7 +71,8 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     let mut listing = directory::list(&*host, dir)?.unwrap_or_default();
     if !listing.is_log(dir)? {
         let given = Config::resolve(&options.stored)?;
-        directory::make(&*host, dir, options.stored, sync_kind(given.fsync))?;
+        let (stored, created) = (options.stored.clone(), ages.opened());
+        directory::make(&*host, dir, stored, created, sync_kind(given.fsync))?;
         report.created = true;
         listing = directory::list(&*host, dir)?.unwrap_or_default();
     }
@@ -78,6 +81,7 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     let directory = host
         .open_dir(dir)
         .map_err(|error| Error::io("open", dir, error))?;
+    let sync = sync_kind(config.fsync);
     let site = Site {
         host,
         dir: dir.to_path_buf(),
@@ -86,12 +90,9 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
         config,
         mapped,
     };
-    let opening = Opening {
-        site,
-        sync: sync_kind(config.fsync),
-    };
-    let recovered = opening.recover(&listing, options.on_damage, &mut report)?;
-    opening.serve(recovered, lock, options, report, started)
+    let opening = Opening { site, sync, ages };
+    let recovered = opening.recover(listing, options.on_damage, &mut report)?;
+    opening.serve(recovered, lock, options, report)
 }
 
 fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
@@ -113,7 +114,7 @@ fn read_options(
     if let Some(fallback) = content.fallback {
         report.damage.push(slot_damage(&path, fallback));
     }
-    let merged = options.stored.over(meta.options);
+    let merged = options.stored.clone().over(meta.options.clone());
     let config = Config::resolve(&merged)?;
     if merged != meta.options {
         meta.options = merged;
@@ -145,6 +146,7 @@ pub(crate) fn slot_damage(path: &Path, (position, error): (u64, DecodeError)) ->
 struct Opening {
     site: Site,
     sync: Option<SyncKind>,
+    ages: AgeClock,
 }
 
 /// What recovery hands over to the log that is to be served.
@@ -152,6 +154,8 @@ struct Recovered {
     checkpoint: Checkpoint,
     checkpoint_file: SlotFile,
     segments: Vec<Arc<Segment>>,
+    /// The append time of the last record of each of them, where it is known.
+    stamps: Vec<Option<u64>>,
     /// Durable segments without a footer.
     sealable: Vec<Arc<Segment>>,
     /// The last segment, if it is appended to.
@@ -163,22 +167,30 @@ struct Recovered {
     previous_end: Offset,
     /// A segment without frames that the new one takes the place of.
     obsolete: Option<PathBuf>,
+    /// What is below the log start.
+    leftovers: Leftovers,
+}
+
+impl Recovered {
+    fn with(self, leftovers: Leftovers) -> Self {
+        Self { leftovers, ..self }
+    }
 }
 
 impl Opening {
     fn recover(
         &self,
-        listing: &Listing,
+        mut listing: Listing,
         on_damage: OnDamage,
         report: &mut RecoveryReport,
     ) -> Result<Recovered> {
         let checkpoint_path = self.site.dir.join(file_name::CHECKPOINT);
         let (read, fallback) = directory::read_checkpoint(&*self.site.host, &self.site.dir)?;
-        if let Some(fallback) = fallback {
-            report.damage.push(slot_damage(&checkpoint_path, fallback));
-        }
+        let fallback = fallback.map(|fallback| slot_damage(&checkpoint_path, fallback));
+        report.damage.extend(fallback);
         let checkpoint = read.clone().unwrap_or_else(unknown_checkpoint);
-        let gathering = Gathering::new(&self.site, listing, &checkpoint);
+        let leftovers = listing.take_leftovers(checkpoint.log_start);
+        let gathering = Gathering::new(&self.site, &listing, &checkpoint);
         let (found, facts) = gathering.run(report)?;
         let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
         let clean = gathering.is_clean() && plan.dropped_from == facts.len();
@@ -189,7 +201,7 @@ impl Opening {
         if on_damage == OnDamage::Refuse {
             refuse_damage(&report.damage)?;
         }
-        self.remove_leftovers(listing)?;
+        self.remove_leftovers(&listing)?;
         let groups_ahead = self.settle_groups(plan.end)?;
         let dense = clean
             || (report.same_boot
@@ -197,14 +209,12 @@ impl Opening {
                 && read.is_some()
                 && plan.at_worst_one_frame
                 && groups_ahead.is_empty());
-        let next = if dense || report.created {
-            plan.end
-        } else if read.is_some() {
-            checkpoint.reservation.max(plan.end)
-        } else {
+        let next = match &read {
+            _ if dense || report.created => plan.end,
+            Some(checkpoint) => checkpoint.reservation.max(plan.end),
             // Whatever was reserved is not known; it was at most this far ahead of some end, and
             // the end that survived may be as far behind that.
-            plan.end.advance(2 * OFFSETS_MAX)
+            None => plan.end.advance(2 * OFFSETS_MAX),
         };
         // If this is interrupted, the next attempt has to go on no lower.
         let unproven = Checkpoint {
@@ -234,7 +244,8 @@ impl Opening {
             report.lost_tail = Some(plan.end..next);
             report.groups_ahead = groups_ahead;
         }
-        self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)
+        let recovered = self.hand_over(&found, &facts, &plan, next, checkpoint, checkpoint_file)?;
+        Ok(recovered.with(leftovers))
     }
 
     /// Puts durable commits that stand in the journal into the groups' files; returns the groups
@@ -348,12 +359,14 @@ impl Opening {
             checkpoint,
             checkpoint_file,
             segments: Vec::new(),
+            stamps: Vec::new(),
             sealable: Vec::new(),
             active: None,
             end: plan.end,
             next,
             previous_end: plan.end,
             obsolete: None,
+            leftovers: Leftovers::default(),
         };
         let all = found.iter().zip(facts).zip(&plan.kept).enumerate();
         for (index, ((file, facts), kept)) in all {
@@ -373,6 +386,7 @@ impl Opening {
             }
             let (base, header, end) = (facts.base, facts.header, kept.frames_end);
             let segment = Segment::at_rest(file.path.clone(), base, previous_end, header, end);
+            recovered.stamps.push(last_time(facts));
             if let (Content::Surveyed(survey), true, false) =
                 (&facts.content, kept.trim, kept.sealed)
             {
@@ -406,7 +420,6 @@ impl Opening {
         lock: Arc<dyn File>,
         options: &LogOptions,
         mut report: RecoveryReport,
-        started: std::time::Duration,
     ) -> Result<Arc<Shared>> {
         let copy = options.read_mode == ReadMode::Copied;
         let (active, writer) = self.active(&recovered, copy)?;
@@ -418,7 +431,9 @@ impl Opening {
             mut checkpoint,
             checkpoint_file,
             mut segments,
+            stamps,
             sealable,
+            leftovers,
             ..
         } = recovered;
         let mark = Mark {
@@ -428,6 +443,9 @@ impl Opening {
             time: checkpoint.durable.time,
         };
         segments.push(active);
+        self.set_ages(&segments, &stamps);
+        let mut appender = Appender::new(writer, recovered.next, mark.time);
+        appender.seen.1 = self.ages.past(Some(mark.time), None);
         checkpoint.clean = false;
         checkpoint.unproven = false;
         checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
@@ -436,12 +454,7 @@ impl Opening {
         let site = &self.site;
         let known = snapshots::find(&*site.host, &site.dir, site.log_id, checkpoint.producers)?;
         report.damage.extend(known.damage.clone());
-        let lost = report
-            .damage
-            .iter()
-            .map(|damage| (damage.from, damage.to))
-            .collect::<Vec<_>>();
-        report.elapsed = self.site.host.monotonic().saturating_sub(started);
+        report.elapsed = self.ages.since(self.site.host.monotonic());
         let shared = Arc::new(Shared {
             read_mode: options.read_mode,
             end: AtomicU64::new(recovered.next.get()),
@@ -449,7 +462,7 @@ impl Opening {
             latch: Latch::default(),
             counters: Counters::default(),
             members: Members::default(),
-            append: Mutex::new(Appender::new(writer, recovered.next, mark.time)),
+            append: Mutex::new(appender),
             segments: Segments::new(segments, copy),
             syncer: Syncer::new(mark),
             checkpoint: Checkpointer::new(checkpoint_file, checkpoint),
@@ -457,17 +470,30 @@ impl Opening {
             commits: Journal::new(&self.site.host, &self.site.dir, self.sync),
             prepared: Mutex::new(None),
             maintenance: Maintenance::default(),
-            cleaner: Cleaner::new(&self.site),
+            cleaner: Cleaner::default(),
+            ages: self.ages,
+            on_warning: options.on_warning.clone(),
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,
         });
-        for (from, to) in lost {
-            shared.count_loss(from, to, GapReason::Damage);
+        for damage in &shared.recovery.damage {
+            shared.count_loss(damage.from, damage.to, GapReason::Damage);
         }
         shared.load_producers(&known)?;
-        shared.begin(sealable)?;
+        shared.begin(sealable, &leftovers)?;
         Ok(shared)
+    }
+
+    /// Tells each segment how old its newest record is, from that one's stamp, or when the segment
+    /// behind it was begun; and no segment is younger than one behind it.
+    fn set_ages(&self, segments: &[Arc<Segment>], stamps: &[Option<u64>]) {
+        let followed = segments.iter().zip(segments.iter().skip(1));
+        let mut youngest = u64::MAX;
+        for ((segment, next), stamp) in followed.zip(stamps).rev() {
+            youngest = youngest.min(self.ages.past(*stamp, next.created()));
+            segment.set_newest(youngest);
+        }
     }
 
     /// The active segment: the last one, or a new one whose name is durable.
@@ -505,8 +531,10 @@ impl Opening {
 
 impl Shared {
     /// Makes sure of offsets to use, and starts the maintenance.
-    fn begin(self: &Arc<Self>, sealable: Vec<Arc<Segment>>) -> Result<()> {
+    fn begin(self: &Arc<Self>, sealable: Vec<Arc<Segment>>, leftovers: &Leftovers) -> Result<()> {
+        // With this the log start is durable, too.
         self.reserve_at_once(self.end().advance(RESERVED_AHEAD))?;
+        self.finish_deletion(leftovers)?;
         self.maintenance.add_sealable(sealable);
         self.start_maintenance()
             .map_err(|error| Error::io("start a thread for", &self.site.dir, error))

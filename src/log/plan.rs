@@ -64,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) end: Offset,
     /// The recorded durable point.
     pub(crate) durable: Offset,
+    /// What is below is deleted, so it can't be damaged.
+    pub(crate) log_start: Offset,
     /// What is taken out of the tail is at worst one frame that was being written.
     pub(crate) at_worst_one_frame: bool,
     /// The last segment kept can be appended to.
@@ -134,6 +136,7 @@ pub(crate) fn plan(log_start: Offset, recorded: Offset, facts: &[Facts]) -> Plan
         damage: Vec::new(),
         end: log_start,
         durable,
+        log_start,
         at_worst_one_frame: true,
         can_append: false,
         rows: Rows::default(),
@@ -173,13 +176,16 @@ impl Plan {
             {
                 kept.trim = false;
             }
-            self.damage.push(DamagedRange {
-                segment,
-                position,
-                from: self.end,
-                to,
-                why,
-            });
+            let from = self.end.max(self.log_start);
+            if from < to {
+                self.damage.push(DamagedRange {
+                    segment,
+                    position,
+                    from,
+                    to,
+                    why,
+                });
+            }
             self.end = to;
         }
     }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shared, append::Appender};
+use super::{Shared, append::Appender, full::Patience};
 use crate::{
     error::{ErrorKind, Result},
     format::{
@@ -353,6 +353,7 @@ impl Shared {
         body: &impl FrameBody,
     ) -> Result<Sent> {
         let count = body.count();
+        let mut patience = Patience::default();
         let mut appender = self.append.lock();
         loop {
             self.check_writable()?;
@@ -366,12 +367,19 @@ impl Shared {
             let len = HEADER_LEN + appender.producers.overhead(who) + body.len();
             let obstacle = appender.obstacle(len, count, self.checkpoint.reserved());
             let Some(obstacle) = obstacle else {
-                let first = appender.write_sent(self, who, sequence, body)?;
-                self.publish(appender)?;
-                return Ok(Sent::New(first));
+                match appender.write_sent(self, who, sequence, body) {
+                    Ok(first) => {
+                        self.publish(appender)?;
+                        return Ok(Sent::New(first));
+                    }
+                    Err(error) => {
+                        appender = self.handle_full(appender, error, &mut patience, count)?;
+                        continue;
+                    }
+                }
             };
             // Others may have the lock meanwhile, so what this is is asked again.
-            appender = self.overcome(appender, &obstacle)?;
+            appender = self.overcome(appender, &obstacle, &mut patience, count)?;
         }
     }
 }

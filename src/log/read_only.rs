@@ -12,10 +12,11 @@ use std::{
 };
 
 use super::{
+    delete::why_gone,
     directory,
     names::Names,
     recover,
-    report::Gap,
+    report::{Gap, GapReason},
     segments::{Spot, load_index, segment_path},
     source::{News, NewsPlace, Source},
     sync::sync_kind,
@@ -29,7 +30,7 @@ use crate::{
         meta::Meta,
         segment::SegmentHeader,
     },
-    fs::{Access, File, Host, Mutex},
+    fs::{Access, File, Host, Mutex, SyncKind},
     offset::Offset,
     options::Config,
     segment::{End, FRAMES_START, FileBytes, Found, Scanner, View},
@@ -129,6 +130,49 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(crate) fn find_end(&self) -> Result<Offset> {
+        self.beside_deletions(|| self.find_end_once())
+    }
+
+    /// Does something with the segments' files again, if that failed for want of one that the
+    /// writer has deleted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What it returns.
+    pub(super) fn beside_deletions<T>(&self, look: impl Fn() -> Result<T>) -> Result<T> {
+        let mut known = None;
+        loop {
+            let error = match look() {
+                Err(error) if error.is_not_found() => error,
+                looked => return looked,
+            };
+            // The oldest go first: as long as that is another one each time, it is a deletion.
+            let first = self.list_segments()?.first().copied();
+            if known.is_some() && known == Some(first) {
+                return Err(error);
+            }
+            known = Some(first);
+            self.state.lock().segments.clear();
+        }
+    }
+
+    /// Base offsets of the segments, without those that are deleted but for their files; and the
+    /// log start offset.
+    ///
+    /// # Errors
+    ///
+    /// `Io`, `UnsupportedVersion`.
+    pub(super) fn live_segments(&self) -> Result<(Vec<Offset>, Offset)> {
+        // In this order: the log start moves before the first file goes.
+        let mut bases = self.list_segments()?;
+        let start = self.checkpoint()?.log_start;
+        let nexts = bases.iter().skip(1);
+        let deleted = nexts.take_while(|next| **next <= start).count();
+        bases.drain(..deleted);
+        Ok((bases, start))
+    }
+
+    fn find_end_once(&self) -> Result<Offset> {
         let recorded = self.checkpoint()?.durable;
         self.find_end_behind(recorded)
     }
@@ -139,8 +183,10 @@ impl ReadOnly {
     ///
     /// `UnsupportedVersion`, `Io`.
     pub(super) fn find_ends(&self) -> Result<(Offset, Offset)> {
-        let recorded = self.checkpoint()?.durable;
-        Ok((self.find_end_behind(recorded)?, recorded.offset))
+        self.beside_deletions(|| {
+            let recorded = self.checkpoint()?.durable;
+            Ok((self.find_end_behind(recorded)?, recorded.offset))
+        })
     }
 
     /// `recorded` was read before: what was durable by then is in segments that are listed now.
@@ -216,6 +262,11 @@ impl Source for ReadOnly {
             .map_or(Offset::ZERO, |checkpoint| checkpoint.log_start)
     }
 
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset) {
+        let checkpoint = self.checkpoint().unwrap_or_default();
+        why_gone(&checkpoint, offset)
+    }
+
     /// What is there is told from the bytes.
     fn visible_end(&self) -> Result<Offset> {
         Ok(Offset::MAX)
@@ -226,57 +277,7 @@ impl Source for ReadOnly {
     }
 
     fn find(&self, offset: Offset) -> Result<Option<Spot>> {
-        // What lies before the last segment does not change: only from there on is there news.
-        let is_known = |state: &State| state.segments.last().is_some_and(|&last| offset < last);
-        let listed = if is_known(&self.state.lock()) {
-            None
-        } else {
-            Some(self.list_segments()?)
-        };
-        let mut state = self.state.lock();
-        if let Some(segments) = listed {
-            state.segments = segments;
-        }
-        let behind = state.segments.partition_point(|&base| base <= offset);
-        let Some(&base) = state.segments.get(behind.saturating_sub(1)) else {
-            return Ok(None);
-        };
-        let next = match state.segments.get(behind.max(1)).copied() {
-            None => None,
-            Some(next) => {
-                let header = match state.headers.get(&next) {
-                    Some(Some(header)) => Some(*header),
-                    _ => self.segment(&mut state, next)?.map(|(_, header)| header),
-                };
-                Some((next, header.map_or(next, |header| header.previous_end)))
-            }
-        };
-        let path = segment_path(&self.dir, base);
-        let mut previous_end = base;
-        let mut index = None;
-        let view = match self.segment(&mut state, base)? {
-            None => None,
-            Some((file, header)) => {
-                previous_end = header.previous_end;
-                if offset > base && next.is_some() {
-                    let path = path.with_file_name(file_name::index(base));
-                    index = load_index(&*self.host, &path, &header, true);
-                }
-                let len = file
-                    .len()
-                    .map_err(|error| Error::io("read", &path, error))?;
-                let end = End::Fixed(usize::try_from(len).unwrap_or(usize::MAX));
-                Some(View::copied((&header).into(), file, end))
-            }
-        };
-        Ok(Some(Spot {
-            base,
-            previous_end,
-            path,
-            view,
-            index,
-            next,
-        }))
+        self.beside_deletions(|| self.find_once(offset))
     }
 
     fn bases(&self) -> Result<Vec<Offset>> {
@@ -328,20 +329,7 @@ impl Source for ReadOnly {
         if below <= durable {
             return Ok(());
         }
-        let bases = self.list_segments()?;
-        let first = bases.partition_point(|&base| base <= durable);
-        for &base in bases.iter().skip(first.saturating_sub(1)) {
-            if base >= below {
-                break;
-            }
-            let path = segment_path(&self.dir, base);
-            let file = self
-                .host
-                .open(&path, Access::Read)
-                .map_err(|error| Error::io("open", &path, error))?;
-            file.sync(kind)
-                .map_err(|error| slot_file::sync_failed(&path, error))?;
-        }
+        self.beside_deletions(|| self.sync_segments(durable, below, kind))?;
         slot_file::sync_dir(&*self.host, &self.dir)
     }
 
@@ -359,5 +347,80 @@ impl Source for ReadOnly {
                 .map(Some)
                 .map_err(|error| Error::io("open", &path, error)),
         }
+    }
+}
+
+impl ReadOnly {
+    /// Syncs the segments with the records from `durable` to `below`.
+    fn sync_segments(&self, durable: Offset, below: Offset, kind: SyncKind) -> Result<()> {
+        let bases = self.list_segments()?;
+        let first = bases.partition_point(|&base| base <= durable);
+        for &base in bases.iter().skip(first.saturating_sub(1)) {
+            if base >= below {
+                break;
+            }
+            let path = segment_path(&self.dir, base);
+            let file = self
+                .host
+                .open(&path, Access::Read)
+                .map_err(|error| Error::io("open", &path, error))?;
+            file.sync(kind)
+                .map_err(|error| slot_file::sync_failed(&path, error))?;
+        }
+        Ok(())
+    }
+
+    fn find_once(&self, offset: Offset) -> Result<Option<Spot>> {
+        // What lies before the last segment does not change: only from there on is there news.
+        let is_known = |state: &State| state.segments.last().is_some_and(|&last| offset < last);
+        let listed = if is_known(&self.state.lock()) {
+            None
+        } else {
+            Some(self.list_segments()?)
+        };
+        let mut state = self.state.lock();
+        if let Some(segments) = listed {
+            state.segments = segments;
+        }
+        let behind = state.segments.partition_point(|&base| base <= offset);
+        let Some(&base) = state.segments.get(behind.saturating_sub(1)) else {
+            return Ok(None);
+        };
+        let next = match state.segments.get(behind.max(1)).copied() {
+            None => None,
+            Some(next) => {
+                let header = match state.headers.get(&next) {
+                    Some(Some(header)) => Some(*header),
+                    _ => self.segment(&mut state, next)?.map(|(_, header)| header),
+                };
+                Some((next, header.map_or(next, |header| header.previous_end)))
+            }
+        };
+        let path = segment_path(&self.dir, base);
+        let mut previous_end = base;
+        let mut index = None;
+        let view = match self.segment(&mut state, base)? {
+            None => None,
+            Some((file, header)) => {
+                previous_end = header.previous_end;
+                if offset > base && next.is_some() {
+                    let path = path.with_file_name(file_name::index(base));
+                    index = load_index(&*self.host, &path, &header, true);
+                }
+                let len = file
+                    .len()
+                    .map_err(|error| Error::io("read", &path, error))?;
+                let end = End::Fixed(usize::try_from(len).unwrap_or(usize::MAX));
+                Some(View::copied((&header).into(), file, end))
+            }
+        };
+        Ok(Some(Spot {
+            base,
+            previous_end,
+            path,
+            view,
+            index,
+            next,
+        }))
     }
 }

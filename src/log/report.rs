@@ -117,6 +117,20 @@ pub struct RecoveryReport {
     pub(crate) rows: Rows,
 }
 
+/// Records that a log has lost, ever, as far as it was met and recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Losses {
+    /// [`Stats::lost_to_retention`].
+    pub to_retention: u64,
+    /// [`Stats::lost_to_drop_oldest`].
+    pub to_drop_oldest: u64,
+    /// [`Stats::lost_to_damage`].
+    pub to_damage: u64,
+    /// [`Stats::lost_to_tails`].
+    pub to_tails: u64,
+}
+
 /// Numbers of a log, as of the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -140,6 +154,19 @@ pub struct Stats {
     /// Times the append path had to make room itself since the log was opened, because the
     /// maintenance thread had not yet.
     pub late_preparations: u64,
+    /// Sends since the log was opened that a [full](crate::WhenFull) log refused.
+    pub rejected_sends: u64,
+    /// Sends since the log was opened that waited because the log was full.
+    pub blocked_sends: u64,
+    /// Records since the log was opened that were dropped as the log was full
+    /// ([`WhenFull::DropNewest`](crate::WhenFull::DropNewest)).
+    pub dropped_newest: u64,
+    /// Records, ever, that were deleted before all groups that there were, but for those that do
+    /// not count, had committed them.
+    pub lost_to_retention: u64,
+    /// Records, ever, that were deleted on a full log to make room
+    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), whoever had read them.
+    pub lost_to_drop_oldest: u64,
     /// Records lost to damage, ever, as far as it was met. (At most: what is damaged of a compacted
     /// segment counts with the offsets that were removed there.)
     pub lost_to_damage: u64,

@@ -3,8 +3,13 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+mod deletion;
 
 use crate::{
     error::{Error, Result},
@@ -63,6 +68,9 @@ struct State {
     footer: Option<FooterState>,
     /// Another file has its name: this view is the only way to its own.
     retired: bool,
+    /// When its newest record was appended, at the latest, by the log's
+    /// [clock](super::age::AgeClock); once no more come.
+    newest: u64,
 }
 
 /// How far a rolled segment is on its way to be sealed.
@@ -414,6 +422,7 @@ pub(super) fn encode_footer(header: &SegmentHeader, footer: &Footer, position: u
 pub(crate) struct Segments {
     table: RwLock<BTreeMap<Offset, Arc<Segment>>>,
     cached: Mutex<VecDeque<Arc<Segment>>>,
+    rolled_bytes: AtomicU64,
     /// Read by copying even what could be mapped.
     copy: bool,
 }
@@ -434,6 +443,7 @@ pub(crate) struct Spot {
 
 impl Segments {
     pub(crate) fn new(segments: Vec<Arc<Segment>>, copy: bool) -> Self {
+        let bytes = segments.iter().map(|segment| segment.bytes()).sum();
         let table = segments
             .into_iter()
             .map(|segment| (segment.base, segment))
@@ -441,11 +451,15 @@ impl Segments {
         Self {
             table: RwLock::new(table),
             cached: Mutex::default(),
+            rolled_bytes: AtomicU64::new(bytes),
             copy,
         }
     }
 
+    /// Adds the segment that is written from now on; the one before was rolled.
     pub(crate) fn push(&self, segment: Arc<Segment>) {
+        let rolled = self.last().map_or(0, |last| last.bytes());
+        self.rolled_bytes.fetch_add(rolled, Ordering::Relaxed);
         self.table.write().insert(segment.base, segment);
     }
 
@@ -506,6 +520,19 @@ impl Segments {
     ///
     /// `Io` if it can't be opened.
     pub(crate) fn find(&self, host: &dyn Host, offset: Offset) -> Result<Option<Spot>> {
+        loop {
+            let first = self.table.read().keys().next().copied();
+            match self.find_once(host, offset) {
+                // It was deleted between the look and the opening.
+                Err(error)
+                    if error.is_not_found()
+                        && first != self.table.read().keys().next().copied() => {}
+                found => return found,
+            }
+        }
+    }
+
+    fn find_once(&self, host: &dyn Host, offset: Offset) -> Result<Option<Spot>> {
         let (segment, next) = {
             let table = self.table.read();
             let found = table

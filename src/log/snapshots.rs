@@ -359,7 +359,8 @@ impl Shared {
         let Some(waiting) = next.waiting.take_if(|waiting| waiting.needs <= durable) else {
             return Ok(());
         };
-        let written = self.latch_on_failure(write(&self.site, &waiting.snapshot, kind));
+        let written = write(&self.site, &waiting.snapshot, self.sync_kind());
+        let written = self.latch_on_failure(written);
         if let Err(error) = written {
             next.waiting = Some(waiting);
             return Err(error);

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::{Shared, names::Names, report::Gap, segments::Spot};
+use super::{
+    Shared,
+    names::Names,
+    report::{Gap, GapReason},
+    segments::Spot,
+};
 use crate::{
     error::Result,
     fs::{Host, WaitId},
@@ -35,6 +40,9 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     fn host(&self) -> &dyn Host;
     /// The log start offset.
     fn start(&self) -> Offset;
+    /// Why the record at `offset`, which is below the log start, is gone, and up to where all
+    /// others are for the same reason.
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset);
     /// The offset up to which records may be served.
     ///
     /// # Errors
@@ -109,6 +117,10 @@ impl Source for Shared {
 
     fn start(&self) -> Offset {
         self.log_start()
+    }
+
+    fn why_gone(&self, offset: Offset) -> (GapReason, Offset) {
+        self.checkpoint.why_gone(offset)
     }
 
     /// While the log is latched, nobody acts on what may vanish.

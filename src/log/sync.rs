@@ -411,7 +411,7 @@ impl Drop for Leader<'_> {
 impl Shared {
     /// Latches the log and notes that in the checkpoint, so that the next opening does not trust
     /// the page cache to hold what was written.
-    fn fail_sync(&self, path: &Path, error: std::io::Error) -> Error {
+    pub(super) fn fail_sync(&self, path: &Path, error: std::io::Error) -> Error {
         let error = self.latch_log(path, Arc::new(error));
         self.note_unproven();
         error

@@ -77,6 +77,10 @@ impl ReadOnly {
     ///
     /// `Io`, `UnsupportedVersion`. Damage is no error.
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
+        self.beside_deletions(|| self.verify_once())
+    }
+
+    fn verify_once(&self) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         let (checkpoint, fallback) = directory::read_checkpoint(&**self.host(), &self.dir)?;
         if let Some(fallback) = fallback {
@@ -91,7 +95,7 @@ impl ReadOnly {
         let mut facts = Vec::new();
         let mut paths = Vec::new();
         let mut lens = Vec::new();
-        let bases = self.list_segments()?;
+        let (bases, log_start) = self.live_segments()?;
         for (index, &base) in bases.iter().enumerate() {
             let limit = bases.get(index + 1).copied().unwrap_or(Offset::MAX);
             paths.push(segment_path(&self.dir, base));
@@ -99,7 +103,7 @@ impl ReadOnly {
             facts.push(fact);
             lens.push(len);
         }
-        let plan = plan::plan(checkpoint.log_start, checkpoint.durable.offset, &facts);
+        let plan = plan::plan(log_start, checkpoint.durable.offset, &facts);
         for (fact, path) in facts.iter().zip(&paths) {
             report.damage.extend(fact.header_damage(path, plan.durable));
             if let Some(header) = fact.header.filter(|_| fact.has_footer()) {
@@ -118,7 +122,7 @@ impl ReadOnly {
                 reason: damaged.why.to_string(),
             });
         }
-        report.log_start_offset = checkpoint.log_start;
+        report.log_start_offset = log_start;
         report.log_end_offset = plan.end;
         report.durable_offset = plan.durable;
         for (index, (base, len)) in bases.iter().zip(lens).enumerate() {
@@ -268,8 +272,12 @@ impl ReadOnly {
     ///
     /// `Io`, `UnsupportedVersion`.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentInfo>> {
+        self.beside_deletions(|| self.segments_once())
+    }
+
+    fn segments_once(&self) -> Result<Vec<SegmentInfo>> {
         let end = self.find_end()?;
-        let bases = self.list_segments()?;
+        let (bases, _) = self.live_segments()?;
         let mut infos = Vec::new();
         for (index, &base) in bases.iter().enumerate() {
             let path = segment_path(&self.dir, base);

@@ -1,12 +1,16 @@
-//! What a log keeps, and what it lets go.
+//! What a log keeps, and what it does when it is full.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::check_age;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    format::{file_name, meta::StoredOptions},
+};
 
-/// How much a log keeps. Whole segments go, the oldest first, as soon as one of the limits says so;
-/// without any limit nothing goes.
+/// How much a log keeps. Whole segments go, the oldest first, as soon as one of the limits says so,
+/// in the background; without any limit nothing goes. Groups that have not read them may hold them
+/// back: [`GroupRetention`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,15 +38,31 @@ impl Retention {
         }
     }
 
-    /// A segment goes once its newest record is older than this, by append time; at least a
-    /// millisecond.
+    /// A segment goes once its newest record is this old; at least a millisecond. What counts is
+    /// when records were [appended](crate::RecordRef::append_time). The active segment is rolled
+    /// once its first record is this old, so that idle logs expire too, and no record stays longer
+    /// than twice this time (and a moment).
+    ///
+    /// While the log is open, ages advance by the monotonic clock: a wall clock that is set ahead
+    /// or back deletes nothing and keeps nothing, and
+    /// [is reported](crate::RetentionReport::clock_ahead). What passed while the log was closed is
+    /// told by the wall clock, as nothing else knows it. Records that were appended while the
+    /// clock was ahead count from the moment at which their segment was rolled, if the clock was
+    /// right again by then, else from the opening of the log.
     #[doc(alias = "retention.ms")]
     pub const fn max_age(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
     }
 
-    /// The oldest segments go while the log's segments have more bytes than this; at least 1.
+    /// The oldest segments go so that the log has at most this many bytes in its segments, even
+    /// once the active one is full; at least two segments
+    /// ([`segment_bytes`](crate::LogOptions::segment_bytes)). What is allocated ahead, and files
+    /// beside the segments (indexes, some kilobytes of others), do not count.
+    ///
+    /// Where groups hold back what would have to go
+    /// ([`GroupRetention::KeepUnconsumed`]), the log takes nothing more:
+    /// [`WhenFull`] decides what becomes of it.
     #[doc(alias = "retention.bytes")]
     pub const fn max_bytes(mut self, bytes: u64) -> Self {
         self.bytes = Some(bytes);
@@ -60,7 +80,17 @@ impl Retention {
         self.age
     }
 
-    /// Whether there is anything to do for it.
+    /// The number of bytes, if there is such a limit.
+    pub const fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// The number of segments, if there is such a limit.
+    pub const fn segments(&self) -> Option<u64> {
+        self.segments
+    }
+
+    /// Whether there is any limit.
     pub(crate) fn is_set(&self) -> bool {
         *self != Self::new()
     }
@@ -68,7 +98,7 @@ impl Retention {
     /// # Errors
     ///
     /// `InvalidOption`.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(age) = self.age {
             check_age("retention", age)?;
         }
@@ -76,5 +106,150 @@ impl Retention {
             return Err(Error::option("retention", "a limit must be at least 1"));
         }
         Ok(())
+    }
+}
+
+/// What retention does about groups that have not read what is to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum GroupRetention {
+    /// It goes, as Kafka does it. Groups that had not read it are told the gap when they come, and
+    /// are [warned](crate::LogOptions::on_retention_warning) before. The default.
+    #[default]
+    Drop,
+    /// Nothing goes that a registered group has not durably committed, unless the group
+    /// [does not count](crate::LogOptions::exclude_group) or
+    /// [is stale](crate::LogOptions::groups_stale_after). A group is registered from its first
+    /// [`build`](crate::ConsumerBuilder::build) on. What it committed without a sync counts too:
+    /// its file is synced before anything is deleted because of it.
+    ///
+    /// # Concurrency
+    ///
+    /// Groups of other processes count as well: their files are read before each deletion. A group
+    /// that is registered while a deletion is under way may begin with the gap that it leaves.
+    KeepUnconsumed,
+}
+
+/// What becomes of a send while the log is full: its [byte limit](Retention::max_bytes) is reached
+/// and groups hold back what would have to go, the [free space](crate::LogOptions::min_free_bytes)
+/// of the disk is, or the disk really is full. What may go by the log's retention goes first.
+///
+/// Each case is counted: see [`Stats`](crate::Stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WhenFull {
+    /// The send fails with [`ErrorKind::LogFull`](crate::ErrorKind::LogFull), or
+    /// [`StorageFull`](crate::ErrorKind::StorageFull) on a disk that is full; the record is handed
+    /// back. The default.
+    #[default]
+    Reject,
+    /// The send waits for so long at most, and fails then. It looks again every 20 ms.
+    Block(Duration),
+    /// The record is dropped: the send returns a receipt, whose
+    /// [`wait`](crate::Receipt::wait) fails with
+    /// [`ErrorKind::Dropped`](crate::ErrorKind::Dropped). So senders that do not wait go on
+    /// undisturbed. Named producers leave none of their records out, so their sends fail.
+    DropNewest,
+    /// The oldest segment goes, although groups have not read it: they are told the gap
+    /// ([`GapReason::DropOldest`](crate::GapReason::DropOldest)). Where even that does not help, as
+    /// with `Reject`.
+    DropOldest,
+}
+
+/// A group is about to lose records that it has not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetentionWarning {
+    /// Which group.
+    pub group: String,
+    /// So many records.
+    pub records: u64,
+    /// In about this time: by their age, or by how fast the log has grown lately.
+    pub within: Duration,
+}
+
+impl fmt::Display for RetentionWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            records,
+            within,
+        } = self;
+        write!(
+            f,
+            "group {group} will lose {records} records in about {within:?}"
+        )
+    }
+}
+
+/// What is called with such a warning.
+#[derive(Clone)]
+pub(crate) struct WarningCall(pub(crate) Arc<dyn Fn(&RetentionWarning) + Send + Sync>);
+
+impl fmt::Debug for WarningCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WarningCall")
+    }
+}
+
+/// At most this many groups can be excluded.
+pub(crate) const EXCLUDED_MAX: usize = 16;
+
+/// What is let go, and what then if nothing may go: with every choice made and checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keeping {
+    pub(crate) limits: Retention,
+    pub(crate) groups: GroupRetention,
+    pub(crate) excluded: Vec<String>,
+    pub(crate) stale_after: Option<Duration>,
+    pub(crate) when_full: WhenFull,
+    pub(crate) min_free: Option<u64>,
+}
+
+impl Keeping {
+    /// # Errors
+    ///
+    /// `InvalidOption`.
+    pub(super) fn resolve(stored: &StoredOptions, segment_bytes: u64) -> Result<Self> {
+        let limits = stored.retention.unwrap_or_default();
+        limits.check()?;
+        let two = 2 * segment_bytes;
+        if let Some(bytes) = limits.bytes.filter(|bytes| *bytes < two) {
+            let reason = format!(
+                "max_bytes of {bytes} is less than two segments, {two}: set segment_bytes to at \
+                 most half of it"
+            );
+            return Err(Error::option("retention", reason));
+        }
+        if let Some(age) = stored.stale_after {
+            check_age("groups_stale_after", age)?;
+        }
+        let excluded = stored.excluded.clone().unwrap_or_default();
+        if excluded.len() > EXCLUDED_MAX {
+            let reason = format!("at most {EXCLUDED_MAX} groups can be excluded");
+            return Err(Error::option("exclude_group", reason));
+        }
+        for name in &excluded {
+            file_name::check_name(name)
+                .map_err(|error| Error::option("exclude_group", error.to_string()))?;
+        }
+        Ok(Self {
+            limits,
+            groups: stored.groups.unwrap_or_default(),
+            excluded,
+            stale_after: stored.stale_after,
+            when_full: stored.when_full.unwrap_or_default(),
+            min_free: stored.min_free.filter(|bytes| *bytes > 0),
+        })
+    }
+
+    /// Whether there is anything to do for it in the background.
+    pub(crate) fn is_set(&self) -> bool {
+        self.limits.is_set() || self.min_free.is_some()
+    }
+
+    /// Whether a log that is full has anything to do about it.
+    pub(crate) fn acts_when_full(&self) -> bool {
+        self.limits.bytes.is_some()
+            || self.min_free.is_some()
+            || self.when_full != WhenFull::default()
     }
 }

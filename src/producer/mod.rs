@@ -122,7 +122,7 @@ impl Producer {
     ///
     /// The record is handed back, so the error of a *borrowed* record lives no longer than that;
     /// `?` turns it into a [`duralog::Error`](crate::Error), which lives on its own.
-    /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`],
+    /// [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`], [`ErrorKind::LogFull`],
     /// [`ErrorKind::Io`], [`ErrorKind::DeliveryTimeout`] (where one is set),
     /// [`ErrorKind::NoKey`] (on a compacted log),
     /// [`ErrorKind::Fenced`], [`ErrorKind::Closed`]: nothing was appended.
@@ -283,7 +283,10 @@ impl Producer {
             Some(value) => self.append(records, &PlainBody(value)),
             None => self.append(records, &RecordsBody::new(records)),
         };
-        Ok(self.receipt(first?, 1, acks))
+        match first {
+            Ok(first) => Ok(self.receipt(first, 1, acks)),
+            Err(error) => self.dropped(error, 1),
+        }
     }
 
     fn send_all<R: AsRecord>(&self, records: &[R], patience: Patience) -> Result<Receipt> {
@@ -291,8 +294,11 @@ impl Producer {
         if let Path::Buffered(buffered) = &self.path {
             return buffered.send_batch(records, self.acks, patience);
         }
-        let first = self.append(records, &RecordsBody::new(records))?;
-        Ok(self.receipt(first, records.len() as u64, self.acks))
+        let count = records.len() as u64;
+        match self.append(records, &RecordsBody::new(records)) {
+            Ok(first) => Ok(self.receipt(first, count, self.acks)),
+            Err(error) => self.dropped(error, count),
+        }
     }
 
     fn check_records<R: AsRecord>(&self, records: &[R]) -> Result<()> {
@@ -355,6 +361,18 @@ impl Producer {
     fn receipt(&self, first: Offset, count: u64, acks: Acks) -> Receipt {
         let log = (acks == Acks::Durable).then(|| Arc::clone(&self.log));
         Receipt::written(log, first, count)
+    }
+
+    /// What the log dropped is not told by the send; unless the records have sequences, of which
+    /// none may be left out.
+    #[cold]
+    fn dropped(&self, error: Error, count: u64) -> Result<Receipt> {
+        match error.kind() {
+            ErrorKind::Dropped { .. } if self.route.name.is_none() => {
+                Ok(Receipt::dropped(error, count))
+            }
+            _ => Err(error),
+        }
     }
 
     #[cold]

@@ -43,6 +43,8 @@ enum State {
         first: Offset,
         place: Option<WaitId>,
     },
+    /// It was dropped.
+    Dropped(Error),
     /// It is in a batch of a buffered producer.
     Batched {
         completion: Arc<Completion>,
@@ -96,6 +98,12 @@ impl Receipt {
         Self { state, count }
     }
 
+    /// Of records that were dropped, for this reason.
+    pub(super) fn dropped(error: Error, count: u64) -> Self {
+        let state = State::Dropped(error);
+        Self { state, count }
+    }
+
     pub(super) fn pending(
         completion: &Arc<Completion>,
         index: u32,
@@ -116,6 +124,7 @@ impl Receipt {
     pub fn offset(&self) -> Option<Offset> {
         match &self.state {
             State::Written { first, .. } => Some(*first),
+            State::Dropped(_) => None,
             State::Batched {
                 completion, index, ..
             } => Some(completion.first()?.advance((*index).into())),
@@ -138,7 +147,8 @@ impl Receipt {
     /// # Errors
     ///
     /// [`ErrorKind::SyncFailed`](crate::ErrorKind::SyncFailed): only opening the log again tells
-    /// whether the record survived. Of a buffered producer also those of
+    /// whether the record survived. [`ErrorKind::Dropped`](crate::ErrorKind::Dropped) if the log is
+    /// full and [drops what is newest](crate::WhenFull::DropNewest). Of a buffered producer also those of
     /// [`Delivery::result`](crate::Delivery::result).
     pub fn wait(mut self) -> Result<Offset> {
         let end = self.offsets().map(|offsets| offsets.end);
@@ -149,6 +159,7 @@ impl Receipt {
                 }
                 Ok(*first)
             }
+            State::Dropped(error) => Err(error.clone()),
             State::Batched {
                 completion,
                 index,
@@ -201,6 +212,7 @@ impl Receipt {
                 }
                 waited.map(|done| done.then_some(*first))
             }
+            State::Dropped(error) => Err(error.clone()),
             State::Batched {
                 completion,
                 index,
@@ -258,6 +270,7 @@ impl Future for Receipt {
                 *log = None;
                 Poll::Ready(polled.map(|_| *first))
             }
+            State::Dropped(error) => Poll::Ready(Err(error.clone())),
             State::Batched {
                 completion,
                 index,
@@ -283,6 +296,7 @@ impl Drop for Receipt {
                     log.request_sync();
                 }
             }
+            State::Dropped(_) => {}
             State::Batched {
                 completion, place, ..
             } => completion.forget(place.take()),

@@ -108,10 +108,16 @@ impl SegmentWriter {
 
     /// Gives a prepared segment, in which nothing is published yet, its place in the log: writes
     /// the header.
-    pub(crate) fn begin(&mut self, base: Offset, previous_end: Offset) -> io::Result<()> {
+    pub(crate) fn begin(
+        &mut self,
+        base: Offset,
+        previous_end: Offset,
+        created: u64,
+    ) -> io::Result<()> {
         self.header = SegmentHeader {
             base,
             previous_end,
+            created,
             ..self.header
         };
         let bytes = self.header.encode();

@@ -3,8 +3,8 @@
 use std::{io::Write, path::PathBuf};
 
 use duralog::{
-    CleanupPolicy, FlushPolicy, Fsync, GroupInfo, Log, Offset, OptionsInfo, ReadOnlyLog,
-    SegmentInfo, Timestamp, WriteMode,
+    CleanupPolicy, FlushPolicy, Fsync, GroupInfo, GroupRetention, Log, Losses, Offset, OptionsInfo,
+    ReadOnlyLog, SegmentInfo, Timestamp, WhenFull, WriteMode,
 };
 use serde_json::{Value, json};
 
@@ -39,8 +39,7 @@ struct Overview {
     options: OptionsInfo,
     segments: Vec<SegmentInfo>,
     groups: Vec<GroupInfo>,
-    lost_to_damage: u64,
-    lost_to_tails: u64,
+    losses: Losses,
 }
 
 /// Runs the command.
@@ -58,7 +57,7 @@ pub fn run(args: &Args) -> Result<Outcome, Failure> {
 
 impl Overview {
     fn of(log: &ReadOnlyLog) -> Result<Self, Failure> {
-        let (lost_to_damage, lost_to_tails) = log.losses()?;
+        let losses = log.losses()?;
         // In this order, so that beside a live writer durable <= end, and no lag is negative.
         let groups = log.groups()?;
         let durable = log.durable_offset()?;
@@ -73,8 +72,7 @@ impl Overview {
             options: log.options(),
             segments,
             groups,
-            lost_to_damage,
-            lost_to_tails,
+            losses,
         })
     }
 
@@ -91,8 +89,10 @@ impl Overview {
             "options": options_json(&self.options),
             "segments": segments,
             "groups": groups,
-            "lost_to_damage": self.lost_to_damage,
-            "lost_to_tails": self.lost_to_tails,
+            "lost_to_retention": self.losses.to_retention,
+            "lost_to_drop_oldest": self.losses.to_drop_oldest,
+            "lost_to_damage": self.losses.to_damage,
+            "lost_to_tails": self.losses.to_tails,
         })
     }
 
@@ -108,8 +108,11 @@ impl Overview {
         writeln!(out, "log start offset:  {}", self.start)?;
         writeln!(out, "log end offset:    {}", self.end)?;
         writeln!(out, "durable offset:    {}", self.durable)?;
-        writeln!(out, "lost to damage:    {}", self.lost_to_damage)?;
-        writeln!(out, "lost to tails:     {} at most", self.lost_to_tails)?;
+        let losses = &self.losses;
+        writeln!(out, "lost to retention: {}", losses.to_retention)?;
+        writeln!(out, "dropped as oldest: {}", losses.to_drop_oldest)?;
+        writeln!(out, "lost to damage:    {}", losses.to_damage)?;
+        writeln!(out, "lost to tails:     {} at most", losses.to_tails)?;
         print_options(out, &self.options)?;
         writeln!(out, "segments:          {}", self.segments.len())?;
         for segment in &self.segments {
@@ -133,6 +136,14 @@ fn options_json(options: &OptionsInfo) -> Value {
         "fsync": fsync(options.fsync),
         "write_mode": write_mode(options.write_mode),
         "cleanup_policy": cleanup_policy(options.cleanup_policy),
+        "retention_ms": options.retention.age().map(millis),
+        "retention_bytes": options.retention.bytes(),
+        "retention_segments": options.retention.segments(),
+        "group_retention": group_retention(options.group_retention),
+        "excluded_groups": options.excluded_groups,
+        "groups_stale_after_ms": options.groups_stale_after.map(millis),
+        "when_full": when_full(options.when_full),
+        "min_free_bytes": options.min_free_bytes,
     })
 }
 
@@ -145,7 +156,40 @@ fn print_options(out: &mut impl Write, options: &OptionsInfo) -> Result<(), Fail
     writeln!(out, "write mode:        {}", write_mode(options.write_mode))?;
     let policy = cleanup_policy(options.cleanup_policy);
     writeln!(out, "cleanup policy:    {policy}")?;
+    writeln!(out, "retention:         {}", retention(options))?;
+    writeln!(out, "when full:         {}", when_full(options.when_full))?;
     Ok(())
+}
+
+fn retention(options: &OptionsInfo) -> String {
+    let limits = options.retention;
+    let limits = [
+        limits.age().map(|age| format!("{age:?}")),
+        limits.bytes().map(|bytes| format!("{bytes} bytes")),
+        limits.segments().map(|count| format!("{count} segments")),
+    ];
+    let limits: Vec<_> = limits.into_iter().flatten().collect();
+    if limits.is_empty() {
+        return "none".to_owned();
+    }
+    let groups = group_retention(options.group_retention);
+    format!("{}; groups: {groups}", limits.join(" or "))
+}
+
+fn group_retention(groups: GroupRetention) -> &'static str {
+    match groups {
+        GroupRetention::Drop => "drop",
+        GroupRetention::KeepUnconsumed => "keep_unconsumed",
+    }
+}
+
+fn when_full(when_full: WhenFull) -> &'static str {
+    match when_full {
+        WhenFull::Reject => "reject",
+        WhenFull::Block(_) => "block",
+        WhenFull::DropNewest => "drop_newest",
+        WhenFull::DropOldest => "drop_oldest",
+    }
 }
 
 fn segment_json(segment: &SegmentInfo) -> Value {

@@ -101,6 +101,10 @@ impl FileSystem for Machine {
         Ok(Path::new("/").join(path))
     }
 
+    fn free_space(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.inner.state().storage.free())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let rename = |state: &mut State, _| state.storage.rename(from, to);
         self.inner.call(Call::Rename, |_| to.into(), rename)

@@ -114,6 +114,15 @@ impl Storage {
         });
     }
 
+    /// Bytes that are left of the bound.
+    pub(super) fn free(&self) -> u64 {
+        let bytes = |capacity: usize| {
+            let pages = capacity.saturating_sub(self.used_pages());
+            u64::try_from(pages.saturating_mul(PAGE)).unwrap_or(u64::MAX)
+        };
+        self.capacity.map_or(u64::MAX, bytes)
+    }
+
     fn used_pages(&self) -> usize {
         let named = |node: &NodeId| self.name_of(*node).is_some();
         let files = (0..self.nodes.len()).filter(|n| named(n) || self.handles.contains_key(n));

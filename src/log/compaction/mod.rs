@@ -17,11 +17,11 @@ mod walk;
 use job::{Job, Progress};
 use plan::{Candidate, Plan, Situation, Times};
 
-use super::{Shared, Site, report::CompactionReport, segments::Segment};
+use super::{Shared, report::CompactionReport, segments::Segment};
 use crate::{
     error::{ErrorKind, Result},
     format::checkpoint::Cleaned,
-    fs::{Host, Mutex},
+    fs::Mutex,
     offset::Offset,
     slot_file::SlotFile,
 };
@@ -32,9 +32,8 @@ const STEP: usize = 1 << 20;
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// What compacts a log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Cleaner {
-    clock: AgeClock,
     /// On demand, one at a time.
     demand: Mutex<()>,
     state: Mutex<State>,
@@ -50,41 +49,6 @@ struct State {
     on_demand: bool,
     /// When the background thread goes on.
     due: Duration,
-}
-
-/// The time that ages are told by: that of the wall when the log was opened, and from then on as it
-/// passes. A wall clock that jumps meanwhile makes nothing old.
-#[derive(Clone, Copy, Debug, Default)]
-struct AgeClock {
-    opened: u64,
-    at: Duration,
-}
-
-impl AgeClock {
-    fn now(self, host: &dyn Host) -> u64 {
-        let passed = host.monotonic().saturating_sub(self.at);
-        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        self.opened.saturating_add(passed)
-    }
-}
-
-impl Cleaner {
-    pub(super) fn new(site: &Site) -> Self {
-        let mut clock = AgeClock::default();
-        if site.config.compaction.policy.compacts() {
-            clock = AgeClock {
-                opened: site.host.wall_millis(),
-                at: site.host.monotonic(),
-            };
-        }
-        Self {
-            clock,
-            demand: Mutex::default(),
-            state: Mutex::default(),
-            files: Mutex::default(),
-            last: Mutex::default(),
-        }
-    }
 }
 
 /// Ends what was done on demand, however that came.
@@ -154,8 +118,10 @@ impl Shared {
         }
         let now = self.site.host.monotonic();
         let mut state = self.cleaner.state.lock();
-        if state.on_demand || now < state.due {
-            state.due = state.due.max(now + STEP_ASIDE);
+        if state.on_demand {
+            return Some(now + STEP_ASIDE);
+        }
+        if now < state.due {
             return Some(state.due);
         }
         if state.job.is_none() {
@@ -217,7 +183,7 @@ impl Shared {
     fn times(&self) -> Times {
         let config = &self.site.config.compaction;
         Times {
-            now: self.cleaner.clock.now(&*self.site.host),
+            now: self.ages.at(self.site.host.monotonic()),
             lag: config.min_lag,
             tombstones: config.tombstone_retention,
         }
