@@ -21,4 +21,5 @@ mod named;
 mod offsets;
 mod producers;
 mod recovery;
+mod retention;
 mod twice;

@@ -1,0 +1,5 @@
+//! What is kept, what goes, who is told, and what a log does that is full.
+
+mod common;
+
+mod limits;

@@ -1,0 +1,66 @@
+//! Logs of which something is to go.
+
+use std::time::Duration;
+
+use duralog::{Log, LogOptions, MIN_SEGMENT_BYTES};
+
+use crate::{
+    common::{Case, Seen, in_log, see, send_many, written},
+    sim::world::World,
+};
+
+/// Six records of this size fill a segment of the smallest size.
+pub const LEN: usize = 1_000;
+pub const PER_SEGMENT: u64 = 6;
+pub const SEGMENT: u64 = MIN_SEGMENT_BYTES;
+
+/// A machine whose logs have these options.
+pub fn world(case: Case, change: impl FnOnce(LogOptions) -> LogOptions) -> World {
+    let mut world = case.world();
+    world.options = change(world.options);
+    world
+}
+
+/// Sends so many records; where they are, and what.
+pub fn fill(log: &Log, writer: &str, count: u64) -> Vec<(u64, String)> {
+    let numbers = 0..usize::try_from(count).unwrap();
+    send_many(&written(log), writer, numbers, LEN)
+}
+
+/// Lets the threads of the log do what is due.
+pub fn settle(world: &World) {
+    world.machine.sleep(Duration::from_millis(200));
+}
+
+/// All that is there from the log start on, and nothing else.
+pub fn assert_has_all_from(log: &Log, start: u64, sent: &[(u64, String)]) -> Seen {
+    let seen = see(log);
+    let expected: Vec<_> = sent
+        .iter()
+        .filter(|(at, _)| *at >= start)
+        .cloned()
+        .collect();
+    assert_eq!(log.log_start_offset(), start);
+    assert_eq!(seen.records, expected);
+    seen
+}
+
+/// The base offsets of the segments whose files have names that end so.
+pub fn bases(world: &World, ending: &str) -> Vec<u64> {
+    let disk = world.machine.process_crash();
+    let files = disk
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with(in_log("")));
+    let mut bases: Vec<_> = files
+        .filter_map(|path| {
+            path.file_name()?
+                .to_str()?
+                .strip_suffix(ending)?
+                .parse()
+                .ok()
+        })
+        .collect();
+    bases.sort_unstable();
+    bases
+}
