@@ -337,6 +337,8 @@ pub enum DecodeError {
     Version {
         /// The version found.
         found: u32,
+        /// The newest that this release reads here.
+        supported: u32,
     },
     /// Records are missing between what is there.
     #[error("records are missing")]
@@ -434,10 +436,10 @@ impl Error {
     pub(crate) fn decode(path: &Path, position: u64, source: DecodeError) -> Self {
         let path = path.to_path_buf();
         match source {
-            DecodeError::Version { found } => ErrorKind::UnsupportedVersion {
+            DecodeError::Version { found, supported } => ErrorKind::UnsupportedVersion {
                 path,
                 found,
-                supported: crate::format::NEWEST_VERSION.into(),
+                supported,
             },
             source => ErrorKind::Corrupt {
                 path,

@@ -340,15 +340,38 @@ impl Reader {
                 told => Seen::Nothing(told),
             });
         }
-        let from = self.cursor.advance(self.limits()?)?;
+        let read = self.limits().and_then(|limits| self.cursor.advance(limits));
+        let from = match read {
+            Ok(from) => from,
+            Err(error) => {
+                self.unless_stopped(error)?;
+                self.cursor.clear();
+                self.cursor.position()
+            }
+        };
         if self.cursor.spans().is_empty() && self.cursor.gaps().is_empty() {
             return Ok(Seen::Nothing(told));
         }
         Ok(Seen::Batch(from))
     }
 
+    /// An error, unless the consumer was stopped: whoever does that may close its log next, and it
+    /// is told of the stop alone.
+    pub(super) fn unless_stopped(&self, error: Error) -> Result<()> {
+        if self.signal.is_stopped() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
+
     /// Waits until there is something to return, or the time is over.
     fn wait(&mut self, told: Told, timeout: Duration) -> Result<Offset> {
+        let waited = self.wait_on(told, timeout);
+        waited.or_else(|error| self.unless_stopped(error).map(|()| self.position()))
+    }
+
+    fn wait_on(&mut self, told: Told, timeout: Duration) -> Result<Offset> {
         let source = Arc::clone(self.cursor.source());
         let host = source.host();
         let over = |reader: &Self| {

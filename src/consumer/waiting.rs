@@ -259,7 +259,8 @@ impl Reader {
         };
         let news = self.news(told);
         let waiting = waiting.get_or_insert_with(|| Waiting::new(self));
-        if !waiting.for_any(news, told, waker)? {
+        let is_waiting = waiting.for_any(news, told, waker);
+        if !is_waiting.or_else(|error| self.unless_stopped(error).map(|()| false))? {
             // It came between the look and this. The next look is the next poll's, so that each
             // is done soon, whatever comes meanwhile.
             waker.wake_by_ref();

@@ -63,6 +63,7 @@ pub(crate) fn decode(number: usize, bytes: &[u8]) -> Result<(u64, GroupState), D
     if version != VERSION {
         return Err(DecodeError::Version {
             found: version.into(),
+            supported: VERSION.into(),
         });
     }
     Ok((generation, GroupState::decode(payload)?))

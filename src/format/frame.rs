@@ -197,6 +197,7 @@ pub(crate) fn decode(bytes: &[u8], seed: Seed) -> Result<Frame<'_>, DecodeError>
     {
         return Err(DecodeError::Version {
             found: attributes.into(),
+            supported: super::FORMAT_VERSION.into(),
         });
     }
     let stamp = Stamp {

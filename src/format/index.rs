@@ -76,8 +76,10 @@ pub(crate) fn decode_header(
     reader.u32()?;
     let version = reader.u16()?;
     if version > VERSION {
-        let found = version.into();
-        return Err(DecodeError::Version { found });
+        return Err(DecodeError::Version {
+            found: version.into(),
+            supported: VERSION.into(),
+        });
     }
     reader.u16()?;
     if (reader.u64()?, reader.u64()?) != (segment_id, base.get()) {

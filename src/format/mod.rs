@@ -230,8 +230,6 @@ pub(crate) mod wire;
 
 /// The version of every file of this release, but for a segment that was compacted.
 pub(crate) const FORMAT_VERSION: u16 = 1;
-/// The newest version that this release reads: that of a segment that was compacted.
-pub(crate) const NEWEST_VERSION: u16 = 2;
 
 /// The largest body of a frame that fits a segment of this size.
 pub(crate) const fn largest_body(segment_bytes: u64) -> u64 {

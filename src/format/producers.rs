@@ -125,8 +125,10 @@ impl Snapshot {
         let checksum = reader.u32()?;
         let version = reader.u16()?;
         if version > VERSION {
-            let found = version.into();
-            return Err(DecodeError::Version { found });
+            return Err(DecodeError::Version {
+                found: version.into(),
+                supported: VERSION.into(),
+            });
         }
         if checksum != checksum_of(bytes) {
             return Err(DecodeError::Checksum);

@@ -21,7 +21,7 @@ const MAGIC: [u8; 8] = *b"dlogSEG\n";
 const VERSION: u16 = super::FORMAT_VERSION;
 /// The version of a segment that was compacted: a release that does not know it must not take what
 /// was removed for damage.
-const COMPACTED: u16 = super::NEWEST_VERSION;
+const COMPACTED: u16 = 2;
 /// Both copies start from the seed of this identity: the segment's own is what they tell.
 const HEADER_SEED: Seed = Seed::of(u64::from_le_bytes(MAGIC));
 
@@ -159,8 +159,10 @@ fn decode_copy(bytes: &[u8], position: usize) -> Result<SegmentHeader, DecodeErr
     let len = match version {
         COMPACTED => COMPACTED_COVERED,
         newer if newer > COMPACTED => {
-            let found = newer.into();
-            return Err(DecodeError::Version { found });
+            return Err(DecodeError::Version {
+                found: newer.into(),
+                supported: COMPACTED.into(),
+            });
         }
         _ => COPY_COVERED,
     };

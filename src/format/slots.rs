@@ -105,6 +105,7 @@ impl SlotKind {
         if version > self.version {
             return Err(DecodeError::Version {
                 found: version.into(),
+                supported: self.version.into(),
             });
         }
         let payload = reader.bytes(len)?;

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+mod frames;
+
 use super::{
     place::Place,
     report::{Gap, GapReason},
@@ -9,11 +11,10 @@ use super::{
     unpacked::{Refusal, Unpacked},
 };
 use crate::{
-    error::{DecodeError, Error, Result},
+    error::{Error, Result},
     format::{
         body::{self, Records},
         frame,
-        wire::widen,
     },
     offset::Offset,
     options::Compression,
@@ -398,78 +399,6 @@ impl Cursor {
             place.pass(frame);
         }
         self.gap(frame.end(), GapReason::Damage);
-    }
-
-    fn read_frames(&mut self, limits: Limits) -> Result<Pause> {
-        let Some(place) = &mut self.place else {
-            return Ok(Pause::Segment);
-        };
-        let published = place.view.published();
-        let segment_end = place.spot.next.map_or(Offset::MAX, |(base, _)| base);
-        let mut records = 0;
-        let mut bytes = 0;
-        while place.at < published {
-            let full = records >= limits.records || bytes >= limits.bytes;
-            // Reading on must not replace the bytes of frames that are to be delivered.
-            if full || (bytes > 0 && place.view.must_refill(place.at, &self.buffer)) {
-                return Ok(Pause::Enough);
-            }
-            if let Some(span) = place.plain(self.position..segment_end.min(limits.end)) {
-                self.position = place.expected;
-                self.spans.push(span);
-                records += 1;
-                bytes += span.len;
-                continue;
-            }
-            let frame = match place
-                .frame(&mut self.buffer)
-                .map_err(|error| place.io(error))?
-            {
-                Ok(frame) => frame,
-                // What was read before it is delivered first.
-                Err(DecodeError::Version { .. }) if bytes > 0 => return Ok(Pause::Enough),
-                Err(error @ DecodeError::Version { .. }) => {
-                    return Err(Error::decode(&place.spot.path, place.at as u64, error));
-                }
-                Err(_) => return Ok(Pause::Unreadable),
-            };
-            if frame.first >= segment_end || frame.count == 0 {
-                // The footer; or frames that were cut, in a segment that has not been yet.
-                return Ok(Pause::Segment);
-            }
-            if frame.first >= limits.end {
-                return Ok(Pause::Enough);
-            }
-            if place.reaches(&frame, self.position, &self.buffer) {
-                let mut unpacked = None;
-                let mut len = frame.len;
-                if let Some(size) = frame.unpacked.filter(|_| limits.unpack) {
-                    len = widen(size.get());
-                    if bytes > 0 && len > limits.bytes.saturating_sub(bytes) {
-                        return Ok(Pause::Enough);
-                    }
-                    match place.unpack(&frame, &self.buffer, &mut self.unpacked) {
-                        Ok(number) => unpacked = Some(number),
-                        Err(Refusal::Damaged) => return Ok(Pause::Undecodable(frame)),
-                        Err(Refusal::Unsupported(_)) if bytes > 0 => return Ok(Pause::Enough),
-                        Err(Refusal::Unsupported(codec)) => {
-                            return Err(place.unsupported(&frame, codec));
-                        }
-                    }
-                }
-                self.spans.push(Span::of(&frame, unpacked));
-                records += widen(frame.count);
-                bytes += len;
-            }
-            // Also past those of its last records that were removed.
-            self.position = self.position.max(frame.end());
-            place.pass(&frame);
-        }
-        Ok(if place.spot.next.is_some() {
-            Pause::Segment
-        } else {
-            Pause::Enough
-        })
     }
 
     /// At the end of what is published of the last segment, finds out whether there is a next one

@@ -233,9 +233,7 @@ pub(crate) fn read_checkpoint(host: &dyn Host, dir: &Path) -> Result<ReadCheckpo
             Ok(content) => Ok((Some(content), picked.fallback())),
             Err(error) => Ok((None, Some((picked.slot.position() as u64, error)))),
         },
-        Err(DecodeError::Version { found }) => {
-            Err(Error::decode(&path, 0, DecodeError::Version { found }))
-        }
+        Err(error @ DecodeError::Version { .. }) => Err(Error::decode(&path, 0, error)),
         Err(error) => Ok((None, Some((0, error)))),
     }
 }

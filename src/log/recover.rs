@@ -85,9 +85,7 @@ pub(crate) fn open_segment(
     let (header, damaged_copy) = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default())
     {
         Ok((header, copies)) => (Some(header), copies.damaged_at()),
-        Err(DecodeError::Version { found }) => {
-            return Err(Error::decode(path, 0, DecodeError::Version { found }));
-        }
+        Err(error @ DecodeError::Version { .. }) => return Err(Error::decode(path, 0, error)),
         Err(_) => (None, Some(0)),
     };
     // A file under another's name, or another log's, would put its records at wrong offsets.
@@ -134,13 +132,8 @@ pub(crate) fn survey(file: &dyn File, path: &Path, len: usize, scanner: Scanner)
     let mut bytes = FileBytes::new(file, len);
     let survey =
         Survey::run(scanner, &mut bytes).map_err(|error| Error::io("read", path, error))?;
-    if let Some(DecodeError::Version { found }) = survey.stop.why {
-        let position = survey.stop.position as u64;
-        return Err(Error::decode(
-            path,
-            position,
-            DecodeError::Version { found },
-        ));
+    if let Some(error @ DecodeError::Version { .. }) = survey.stop.why {
+        return Err(Error::decode(path, survey.stop.position as u64, error));
     }
     Ok(survey)
 }

@@ -64,21 +64,27 @@ fn a_newer_format_is_told_apart_from_damage_in_every_file() {
     let copies = [8, 512 + 8];
     let segment = scenario.last_segment();
     let name = segment.file_name().unwrap().to_str().unwrap();
-    for (file, places) in [("meta", slots), ("checkpoint", slots), (name, copies)] {
+    // A compacted segment has version 2.
+    for (file, places, newer) in [
+        ("meta", slots, 2),
+        ("checkpoint", slots, 2),
+        (name, copies, 3),
+    ] {
         let image = scenario.crash_image();
         edit(&image.path().join(file), |bytes| {
             for at in places {
-                bytes[at] = 2;
+                bytes[at] = newer;
             }
         });
         let error = image.try_open().unwrap_err();
         match error.kind() {
             ErrorKind::UnsupportedVersion {
                 path,
-                found: 2,
-                supported: 1,
+                found,
+                supported,
             } => {
                 assert!(path.ends_with(file));
+                assert_eq!((*found, *supported), (newer.into(), u32::from(newer) - 1));
             }
             other => panic!("{file}: {other:?}"),
         }

@@ -10,12 +10,6 @@
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use super::{
-    super::{
-        Shared,
-        report::{CompactionReport, SkippedSegment},
-        segments::Segment,
-        unpacked::Unpacked,
-    },
     keys::Keys,
     plan::{self, Plan, Times},
     rewrite::{self, Output, Rules, Tally},
@@ -24,6 +18,12 @@ use super::{
 use crate::{
     error::Result,
     format::{checkpoint::Cleaned, segment::Compacted},
+    log::{
+        Shared,
+        report::{CompactionReport, SkippedSegment},
+        segments::Segment,
+        unpacked::Unpacked,
+    },
     offset::Offset,
 };
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use super::{
-    super::{Site, segments, unpacked::Unpacked},
     keys::Keys,
     walk::{self, Seen, Unreadable, Walk},
 };
@@ -25,6 +24,7 @@ use crate::{
         wire::{Writer, narrow},
     },
     fs::{self, Access, File, SyncKind},
+    log::{Site, segments, unpacked::Unpacked},
     offset::Offset,
     options::MAX_SEGMENT_BYTES,
     record::RecordRef,

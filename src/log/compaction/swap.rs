@@ -10,12 +10,10 @@
 
 use std::{io, sync::Arc};
 
-use super::{
-    super::{Shared, segments::Segment},
-    rewrite::Finished,
-};
+use super::rewrite::Finished;
 use crate::{
     error::{Error, Result},
+    log::{Shared, segments::Segment},
     slot_file::sync_dir,
 };
 

@@ -3,11 +3,6 @@
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use super::super::{
-    Site, recover,
-    segments::Segment,
-    unpacked::{Refusal, Unpacked},
-};
 use crate::{
     error::{DecodeError, Error},
     format::{
@@ -17,6 +12,11 @@ use crate::{
         wire::widen,
     },
     fs::{Access, File},
+    log::{
+        Site, recover,
+        segments::Segment,
+        unpacked::{Refusal, Unpacked},
+    },
     offset::Offset,
     segment::{Bytes, FileBytes, Found, FrameAt, Scanner},
 };

@@ -1,10 +1,11 @@
 //! What compaction asks of a segment, and does with it.
 
-use super::{super::recover, FooterState, Segment};
+use super::{FooterState, Segment};
 use crate::{
     error::Result,
     format::segment::{Compacted, FOOTER_LEN},
     fs::{Access, Host},
+    log::recover,
 };
 
 impl Segment {
