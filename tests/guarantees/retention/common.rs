@@ -27,9 +27,9 @@ pub fn fill(log: &Log, writer: &str, count: u64) -> Vec<(u64, String)> {
     send_many(&written(log), writer, numbers, LEN)
 }
 
-/// Lets the threads of the log do what is due.
+/// Lets the threads of the log do what is due. (Each may be held up by the machine for a while.)
 pub fn settle(world: &World) {
-    world.machine.sleep(Duration::from_millis(200));
+    world.machine.sleep(Duration::from_secs(2));
 }
 
 /// All that is there from the log start on, and nothing else.
