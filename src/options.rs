@@ -430,6 +430,8 @@ impl Config {
             return Err(Error::option("fsync", reason));
         }
         let keeping = Keeping::resolve(stored, segment_bytes)?;
+        let compaction = CompactionConfig::resolve(&stored.compaction)?;
+        keeping.check_policy(compaction.policy)?;
         Ok(Self {
             segment_bytes: to_usize("segment_bytes", segment_bytes)?,
             segment_age,
@@ -441,7 +443,7 @@ impl Config {
             },
             fsync,
             write_mode: stored.write_mode.unwrap_or_default(),
-            compaction: CompactionConfig::resolve(&stored.compaction)?,
+            compaction,
             keeping,
         })
     }

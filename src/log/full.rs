@@ -69,12 +69,17 @@ impl Shared {
 
     /// Bytes that have to be freed, so that the log can go on for a segment.
     pub(super) fn shortage(&self) -> u64 {
-        if self.check_free(LATE_ROOM).is_ok() {
+        if !self.deletes() || self.check_free(LATE_ROOM).is_ok() {
             return 0;
         }
         let floor = self.site.config.keeping.min_free.unwrap_or(0);
         let wanted = floor.saturating_add(self.site.config.segment_bytes as u64);
         wanted.saturating_sub(self.free_space())
+    }
+
+    /// Whether old segments may go to make room: not where the last record of each key is kept.
+    fn deletes(&self) -> bool {
+        self.site.config.compaction.policy.deletes()
     }
 
     /// Whether there may be another segment.
@@ -196,7 +201,7 @@ impl Shared {
     fn let_go(&self, pace: &mut CleanPace, error: &Error) -> Result<Option<String>> {
         let keeping = &self.site.config.keeping;
         let has_limit = keeping.limits.bytes.is_some() || keeping.min_free.is_some();
-        let shortage = if error.is_storage_full() && has_limit {
+        let shortage = if error.is_storage_full() && has_limit && self.deletes() {
             self.site.config.segment_bytes as u64
         } else {
             self.shortage()

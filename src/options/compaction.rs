@@ -14,7 +14,9 @@ pub enum CleanupPolicy {
     Delete,
     /// The last record of each key is kept, whatever its age; those before it are removed in time.
     /// Every record needs a key, and one without a value (a
-    /// [tombstone](crate::Record::tombstone)) removes the key. Retention deletes nothing.
+    /// [tombstone](crate::Record::tombstone)) removes the key. Nothing is deleted by
+    /// age or size: limits of [`retention`](crate::LogOptions::retention), and
+    /// [`WhenFull::DropOldest`](crate::WhenFull::DropOldest), are refused.
     #[doc(alias = "cleanup.policy=compact")]
     Compact,
     /// Both.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::check_age;
+use super::{CleanupPolicy, check_age};
 use crate::{
     error::{Error, Result},
     format::{file_name, meta::StoredOptions},
@@ -239,6 +239,28 @@ impl Keeping {
             when_full: stored.when_full.unwrap_or_default(),
             min_free: stored.min_free.filter(|bytes| *bytes > 0),
         })
+    }
+
+    /// A log that only compacts keeps the last record of each key, whatever its age and size.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidOption`.
+    pub(super) fn check_policy(&self, policy: CleanupPolicy) -> Result<()> {
+        if policy.deletes() {
+            return Ok(());
+        }
+        let contradiction = "contradicts CleanupPolicy::Compact, which deletes no segments; choose \
+                             CompactAndDelete, or ";
+        if self.limits.is_set() {
+            let reason = format!("a limit {contradiction}Retention::new()");
+            return Err(Error::option("retention", reason));
+        }
+        if self.when_full == WhenFull::DropOldest {
+            let reason = format!("DropOldest {contradiction}another WhenFull");
+            return Err(Error::option("when_full", reason));
+        }
+        Ok(())
     }
 
     /// Whether there is anything to do for it in the background.
