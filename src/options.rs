@@ -241,6 +241,8 @@ pub const DEFAULT_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 pub struct LogOptions {
     pub(crate) stored: StoredOptions,
     pub(crate) read_mode: ReadMode,
+    /// Nothing is deleted or compacted in the background.
+    pub(crate) on_demand_only: bool,
     pub(crate) on_damage: OnDamage,
     pub(crate) on_warning: Option<WarningCall>,
 }
@@ -360,6 +362,15 @@ impl LogOptions {
         call: impl Fn(&RetentionWarning) + Send + Sync + 'static,
     ) -> Self {
         self.on_warning = Some(WarningCall(Arc::new(call)));
+        self
+    }
+
+    /// Whether this process deletes and compacts by itself, in the background; by default it does.
+    /// Else that is done when it is asked for
+    /// ([`enforce_retention`](crate::Log::enforce_retention), [`compact`](crate::Log::compact)), and
+    /// old segments go when a send finds the log full. (Nobody is warned then.)
+    pub fn clean_in_background(mut self, cleans: bool) -> Self {
+        self.on_demand_only = !cleans;
         self
     }
 

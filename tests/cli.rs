@@ -18,5 +18,7 @@ mod look;
 mod produce;
 #[path = "cli/refuse.rs"]
 mod refuse;
+#[path = "cli/retain.rs"]
+mod retain;
 #[path = "cli/wait.rs"]
 mod wait;

@@ -65,7 +65,9 @@ impl Shared {
     /// Whether its options give the thread that cleans anything to do. Without that it is not even
     /// started for this log.
     pub(super) fn wants_cleaning(&self) -> bool {
-        self.site.config.keeping.is_set() || self.site.config.compaction.policy.compacts()
+        let config = &self.site.config;
+        let is_due = config.keeping.is_set() || config.compaction.policy.compacts();
+        is_due && !self.on_demand_only
     }
 
     /// Does what is due, a bounded part of it at a time, and says when to look again; `None` is

@@ -121,6 +121,7 @@ pub(crate) struct Shared {
     cleaner: compaction::Cleaner,
     ages: age::AgeClock,
     on_warning: Option<WarningCall>,
+    on_demand_only: bool,
     pub(crate) recovery: RecoveryReport,
     /// Held until the log is closed.
     lock: Mutex<Option<Arc<dyn File>>>,

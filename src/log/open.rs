@@ -473,6 +473,7 @@ impl Opening {
             cleaner: Cleaner::default(),
             ages: self.ages,
             on_warning: options.on_warning.clone(),
+            on_demand_only: options.on_demand_only,
             recovery: report,
             lock: Mutex::new(Some(lock)),
             site: self.site,

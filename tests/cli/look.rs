@@ -46,6 +46,8 @@ fn inspect_tells_everything_as_json() {
         "log_end_offset",
         "log_start_offset",
         "lost_to_damage",
+        "lost_to_drop_oldest",
+        "lost_to_retention",
         "lost_to_tails",
         "options",
         "segments",
@@ -72,6 +74,14 @@ fn inspect_tells_everything_as_json() {
         "fsync": "data",
         "write_mode": "auto",
         "cleanup_policy": "delete",
+            "retention_ms": null,
+            "retention_bytes": null,
+            "retention_segments": null,
+            "group_retention": "drop",
+            "excluded_groups": [],
+            "groups_stale_after_ms": null,
+            "when_full": "reject",
+            "min_free_bytes": 0,
     });
     assert_eq!(seen["options"], options);
     inspect_tells_groups_and_segments(&seen, &place);

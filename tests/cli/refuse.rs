@@ -8,12 +8,15 @@ use std::{
 use crate::cli::Place;
 
 /// Every command, with what it needs at least.
-const COMMANDS: [(&str, &[&str]); 5] = [
+const COMMANDS: [(&str, &[&str]); 8] = [
     ("produce", &[]),
     ("consume", &["--group", "g"]),
     ("inspect", &[]),
     ("verify", &[]),
     ("dump", &[]),
+    ("groups", &[]),
+    ("retain", &[]),
+    ("compact", &[]),
 ];
 /// All but the one that makes logs.
 const READING: &[(&str, &[&str])] = COMMANDS.split_at(1).1;

@@ -1,11 +1,11 @@
 //! `duralog compact`: keeps the last record of each key, now.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf};
 
 use duralog::{CompactionReport, Log, SkippedSegment};
 use serde_json::{Value, json};
 
-use crate::{Outcome, failure::Failure, output::results};
+use crate::{Outcome, failure::Failure, output::results, text::millis};
 
 /// Compact the log now, and print what went.
 ///
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<Outcome, Failure> {
         let dir = args.dir.clone();
         return Err(Failure::NotCompacted { dir });
     }
-    let log = Log::open(&args.dir)?;
+    let log = Log::options().clean_in_background(false).open(&args.dir)?;
     let report = log.compact()?;
     log.close()?;
     let outcome = if report.skipped.is_empty() {
@@ -104,8 +104,4 @@ fn skipped_json(skipped: &SkippedSegment) -> Value {
         "path": skipped.path.to_string_lossy(),
         "reason": skipped.reason,
     })
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -18,6 +18,7 @@ mod json;
 mod lines;
 mod output;
 mod produce;
+mod retain;
 mod text;
 mod verify;
 
@@ -54,6 +55,7 @@ enum Command {
     Verify(verify::Args),
     Dump(dump::Args),
     Groups(groups::Args),
+    Retain(retain::Args),
     Compact(compact::Args),
 }
 
@@ -73,6 +75,7 @@ impl Command {
             Self::Verify(args) => verify::run(args),
             Self::Dump(args) => unless_closed(dump::run(args)),
             Self::Groups(args) => unless_closed(groups::run(args)),
+            Self::Retain(args) => unless_closed(retain::run(args)),
             Self::Compact(args) => compact::run(args),
         }
     }
