@@ -446,11 +446,7 @@ impl Opening {
         self.set_ages(&segments, &stamps);
         let mut appender = Appender::new(writer, recovered.next, mark.time);
         appender.seen.1 = self.ages.past(Some(mark.time), None);
-        checkpoint.clean = false;
-        checkpoint.unproven = false;
-        checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
-        let lost_tail = recovered.next.since(recovered.end);
-        checkpoint.losses.lost_tail = checkpoint.losses.lost_tail.saturating_add(lost_tail);
+        self.note_open(&mut checkpoint, recovered.next.since(recovered.end));
         let site = &self.site;
         let known = snapshots::find(&*site.host, &site.dir, site.log_id, checkpoint.producers)?;
         report.damage.extend(known.damage.clone());
@@ -484,6 +480,15 @@ impl Opening {
         shared.load_producers(&known)?;
         shared.begin(sealable, &leftovers)?;
         Ok(shared)
+    }
+
+    /// The log is not closed in order any more, until it is again.
+    fn note_open(&self, checkpoint: &mut Checkpoint, lost_tail: u64) {
+        checkpoint.clean = false;
+        checkpoint.unproven = false;
+        checkpoint.boot_id = self.site.host.boot_id().unwrap_or_default();
+        let lost = &mut checkpoint.losses.lost_tail;
+        *lost = lost.saturating_add(lost_tail);
     }
 
     /// Tells each segment how old its newest record is, from that one's stamp, or when the segment
