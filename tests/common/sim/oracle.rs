@@ -209,7 +209,17 @@ impl Oracle {
         let mut others = found.records.iter().filter(of_key);
         let is_superseded = others.clone().any(|(at, _)| *at > offset);
         let has_nothing_to_do = others.all(|(at, _)| *at > offset);
-        is_superseded || (keys.drops_tombstones && is_gone(value) && has_nothing_to_do)
+        let drops = keys.drops_tombstones && has_nothing_to_do;
+        is_superseded || drops && (is_gone(value) || self.was_removed(offset, value, keys))
+    }
+
+    /// Whether a tombstone stood behind a record, and may be gone as well.
+    fn was_removed(&self, offset: u64, value: &str, keys: &Keys) -> bool {
+        let sends = self.sends.iter();
+        let known = sends.filter_map(|send| Some((send.first()?..).zip(&send.values)));
+        known.flatten().any(|(at, other)| {
+            offset < at && at < keys.below && is_gone(other) && key_of(other) == key_of(value)
+        })
     }
 
     /// Offsets that may be gone, and are.
