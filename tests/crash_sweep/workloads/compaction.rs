@@ -14,6 +14,7 @@ fn compacting(world: &mut World, tombstone_retention: Duration) {
         .options
         .clone()
         .cleanup_policy(CleanupPolicy::Compact)
+        .clean_in_background(false)
         .tombstone_retention(tombstone_retention);
     world.oracle(crate::sim::oracle::Oracle::compacts);
 }
@@ -85,9 +86,11 @@ pub fn tombstones(world: &mut World, _: u64) {
     world.close(log);
 }
 
-/// Another thread goes on to send while the log is compacted; then the background does it.
+/// Another thread goes on to send while the log is compacted; the background does it as well.
 pub fn beside(world: &mut World, seed: u64) {
     compacting(world, Duration::from_secs(3600));
+    world.options = world.options.clone().clean_in_background(true);
+    world.oracle(|oracle| oracle.may_remove_below(u64::MAX));
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
     for number in 0..16 {
@@ -113,8 +116,6 @@ pub fn beside(world: &mut World, seed: u64) {
     world.compact(&log);
     writer.join();
     settle(world, &log);
-    let end = log.log_end_offset().get();
-    world.oracle(|oracle| oracle.may_remove_below(end));
     world.machine.sleep(Duration::from_secs(20));
     drop(producer);
     world.close(log);
