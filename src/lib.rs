@@ -20,8 +20,10 @@
 //!   [`Consumer::process`] is the short way: a function for each record, retries, dead letters.
 //!   [`Consumer::poll`] and [`Consumer::next`] lend batches; a [`ParallelConsumer`] hands records to
 //!   any number of threads. A [`Reader`] reads without a group. All are told about every [`Gap`].
-//! * [`CleanupPolicy`] says what becomes of old records. A log that is compacted keeps the last one of
-//!   each key: in the background, and by [`Log::compact`].
+//! * [`CleanupPolicy`] says what becomes of old records. [`Retention`] deletes them by age and size,
+//!   whether or not groups have read them: [`GroupRetention`]; [`Log::plan_retention`] says what would
+//!   go, [`WhenFull`] what becomes of a log where nothing may. A log that is compacted keeps the last
+//!   record of each key: in the background, and by [`Log::compact`].
 //! * [`ReadOnlyLog`] looks at a log, also while another process writes it: reads, verifies, lists.
 //!
 //! ```
