@@ -13,8 +13,9 @@ use crate::{
 /// A log that records are sent to durably.
 #[derive(Debug)]
 struct LogOutlet {
-    log_id: u64,
-    producer: Producer,
+    log: Log,
+    durable: Producer,
+    written: Producer,
 }
 
 impl LogOutlet {
@@ -23,19 +24,29 @@ impl LogOutlet {
     /// `DurabilityOff`, `Closed`.
     fn new(log: &Log) -> Result<Self> {
         Ok(Self {
-            log_id: log.handle.site.log_id,
-            producer: log.producer().acks(Acks::Durable).build()?,
+            log: log.clone(),
+            durable: log.producer().acks(Acks::Durable).build()?,
+            written: log.producer().acks(Acks::Written).build()?,
         })
     }
 }
 
 impl Outlet for LogOutlet {
     fn log_id(&self) -> u64 {
-        self.log_id
+        self.log.handle.site.log_id
     }
 
     fn send(&self, record: &Record) -> Result<Offset> {
-        self.producer.send(record)?.wait()
+        self.durable.send(record)?.wait()
+    }
+
+    fn hand_in(&self, record: &Record) -> Result<()> {
+        drop(self.written.send(record)?);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.log.sync().map(drop)
     }
 }
 

@@ -55,6 +55,18 @@ pub(crate) trait Outlet: fmt::Debug + Send {
     ///
     /// Those of a durable send.
     fn send(&self, record: &Record) -> Result<Offset>;
+    /// Appends a record, which [`sync`](Self::sync) makes durable.
+    ///
+    /// # Errors
+    ///
+    /// Those of a send.
+    fn hand_in(&self, record: &Record) -> Result<()>;
+    /// Makes durable what was handed in.
+    ///
+    /// # Errors
+    ///
+    /// Those of a sync.
+    fn sync(&self) -> Result<()>;
 }
 
 /// Where a record is from.

@@ -62,6 +62,11 @@ impl Consumer {
             if failed.is_none() {
                 upto = reader.position();
             }
+            // One sync for all letters of a batch; without it none of them counts.
+            if let Err(error) = outlet.sync() {
+                upto = batch.start();
+                failed.get_or_insert(error);
+            }
             let committed = if upto > commits.committed() || commits.reset.is_some() {
                 commits.commit(reader, upto, &CommitOptions::new())
             } else {
@@ -92,7 +97,7 @@ fn send_back(
     if is_wanted {
         let from = format!("{}:{}", letter.group(), letter.offset());
         let record = letter.record().without_header(REPLAY_OF);
-        outlet.send(&record.header(REPLAY_OF, from))?;
+        outlet.hand_in(&record.header(REPLAY_OF, from))?;
     }
     Ok(is_wanted)
 }

@@ -516,6 +516,25 @@ fn replay_sends_back_what_the_filter_wants_and_commits_it() {
 }
 
 #[test]
+fn letters_that_are_replayed_together_share_a_sync() {
+    in_both_modes(0..1, |case| {
+        run(&case.world(), |world| {
+            let (log, dead) = (world.open(), open_dead(world));
+            let bad: Vec<_> = (0..20).map(|number| format!("bad {number}")).collect();
+            send_all(&log, &bad.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut consumer = billing(&log).dead_letters(&dead).build().unwrap();
+            consumer.process_pending(pick).unwrap();
+            let mut again = dead.consumer("replay").build().unwrap();
+            let before = log.stats().syncs;
+            assert_eq!(again.replay(&log, |_| true).unwrap().replayed, 20);
+            assert!(log.stats().syncs - before < 10);
+            assert_eq!(log.durable_offset(), 40);
+            assert_eq!(again.committed(), 20);
+        });
+    });
+}
+
+#[test]
 fn letters_from_another_log_are_left_alone() {
     in_both_modes(0..1, |case| {
         run(&case.world(), |world| {
