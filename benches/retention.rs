@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Appends of 100 bytes at a pace, to a log of `--segments` segments: in turn nothing is deleted
-//! meanwhile, and all those segments are. `deleted_in_nanos` is how long that took.
+//! meanwhile, and all those segments are. `deleted_in_nanos` is how long that took, `over_1_ms` how
+//! many appends took longer than a millisecond.
 
 use std::{
     env,
@@ -32,10 +33,39 @@ use scratch::in_scratch;
 const VALUE: [u8; 100] = [b'x'; 100];
 /// Appends a second.
 const PACE: u64 = 100_000;
+/// An append that takes longer is stalled.
+const STALL: Duration = Duration::from_millis(1);
 /// How long appends go on in a round.
 const ROUND: Duration = Duration::from_secs(2);
 /// When in a round segments are deleted.
 const DELETE_AT: Duration = Duration::from_millis(500);
+
+/// How long appends took.
+#[derive(Debug)]
+struct Times {
+    all: Histogram,
+    /// How many of them were stalled.
+    stalls: u64,
+}
+
+impl Times {
+    fn new() -> Self {
+        Self {
+            all: Histogram::new(),
+            stalls: 0,
+        }
+    }
+
+    fn record(&mut self, time: Duration) {
+        self.all.record(time);
+        self.stalls += u64::from(time > STALL);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.all.merge(&other.all);
+        self.stalls += other.stalls;
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
@@ -50,19 +80,22 @@ fn main() -> Anyhow<()> {
         segment_bytes: argument("--segment-kib")?.unwrap_or(256) << 10,
     };
     let rounds = argument("--rounds")?.unwrap_or(5);
-    let mut times = [false, true].map(|deletes| (deletes, Histogram::new()));
+    let mut times = [false, true].map(|deletes| (deletes, Times::new()));
     for _ in 0..rounds {
         for (deletes, times) in &mut times {
             times.merge(&round(&dir, sizes, *deletes)?);
         }
     }
     for (deletes, times) in &times {
-        println!(r#"{{"bench":"append beside deletion, all rounds","deletes":{deletes},{times}}}"#);
+        println!(
+            r#"{{"bench":"append beside deletion, all rounds","deletes":{deletes},"over_1_ms":{},{}}}"#,
+            times.stalls, times.all
+        );
     }
     Ok(())
 }
 
-fn round(dir: &Path, sizes: Sizes, deletes: bool) -> Anyhow<Histogram> {
+fn round(dir: &Path, sizes: Sizes, deletes: bool) -> Anyhow<Times> {
     in_scratch(dir, |scratch| {
         let log = filled(&scratch.join("log"), sizes)?;
         let producer = log.producer().acks(Acks::Written).build()?;
@@ -84,8 +117,9 @@ fn round(dir: &Path, sizes: Sizes, deletes: bool) -> Anyhow<Histogram> {
         });
         let (segments, took) = outcome?.unwrap_or_default();
         println!(
-            r#"{{"bench":"append beside deletion","deleted":{segments},"deleted_in_nanos":{},"pace":{PACE},{times}}}"#,
-            took.as_nanos()
+            r#"{{"bench":"append beside deletion","deleted":{segments},"deleted_in_nanos":{},"pace":{PACE},"over_1_ms":{},{times}}}"#,
+            took.as_nanos(),
+            times.stalls
         );
         drop(producer);
         log.close()?;
@@ -111,8 +145,8 @@ fn filled(path: &Path, sizes: Sizes) -> Anyhow<Log> {
     Ok(options.segment_bytes(sizes.segment_bytes).open(path)?)
 }
 
-fn append_paced(producer: &Producer, delete: Option<&mpsc::Sender<()>>) -> Histogram {
-    let mut times = Histogram::new();
+fn append_paced(producer: &Producer, delete: Option<&mpsc::Sender<()>>) -> Times {
+    let mut times = Times::new();
     let mut delete = delete;
     let start = Instant::now();
     let mut number = 0;
