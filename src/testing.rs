@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 pub use crate::fs::sim;
 pub use crate::fs::{
-    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Host, Joiner, MapReader,
-    MapWriter, Parker, RealHost, SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Host, Joiner, MapCells,
+    MapReader, MapWriter, Parker, RealHost, SyncKind, Threads,
 };
 use crate::{
     api::{Log, ReadOnlyLog},
