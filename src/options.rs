@@ -176,8 +176,8 @@ pub enum WriteMode {
     #[default]
     Auto,
     /// Store into a shared mapping of preallocated blocks: no system call for an append, or for a
-    /// commit that is not to be durable. Where blocks cannot be preallocated, opening fails, and
-    /// commits are written as with `Buffered`. On a file system that may have to allocate a
+    /// commit behind one that is not durable. Where blocks cannot be preallocated, opening fails,
+    /// and commits are written as with `Buffered`. On a file system that may have to allocate a
     /// block again to overwrite it (btrfs), a full disk kills the process with `SIGBUS`; and so
     /// does, anywhere, whoever cuts a file of the log while it is open, and a medium that can't
     /// be read where a commit is to be stored.

@@ -24,7 +24,7 @@ const READS: usize = 10;
 /// disk. Where nothing is ever synced, the state that was there first stays in its page.
 #[derive(Debug)]
 pub(crate) struct SlotFile {
-    /// Through this the file is written, if it can be.
+    /// Through this what is not the first behind a sync is written, if it can be.
     cells: Option<MapCells>,
     file: Arc<dyn File>,
     path: PathBuf,
@@ -196,9 +196,10 @@ impl SlotFile {
         Ok((this, content))
     }
 
-    /// Writes through mapped memory from now on, if that can be: then what is not to be synced takes
-    /// no system call, and can't fail. Of a kind that has two slots in a page, and where mappings are
-    /// safe.
+    /// Writes through mapped memory from now on, if that can be: no system call, and it can't fail.
+    /// Not where the newest state is synced: the page is clean then, and a store would take a page
+    /// fault, which costs more than a call. Of a kind that has two slots in a page, and where mappings
+    /// are safe.
     pub(crate) fn map(&mut self) {
         debug_assert!(self.kind.paired, "the newest state is not stored over");
         // The file may be a copy with holes, or short.
@@ -298,15 +299,7 @@ impl SlotFile {
         self.kind
             .encode(slot, generation, payload, &mut self.scratch)
             .map_err(|error| Error::decode(&self.path, 0, error))?;
-        let position = slot.position();
-        match &mut self.cells {
-            Some(cells) => {
-                debug_assert_ne!(slot, self.current, "a kill may come in the middle");
-                cells.store(position, &self.scratch);
-                Ok(())
-            }
-            None => self.write_scratch(position),
-        }
+        self.store_scratch(slot)
     }
 
     /// Writes the newest state where it is.
@@ -319,7 +312,7 @@ impl SlotFile {
                 &mut self.scratch,
             )
             .map_err(|error| Error::decode(&self.path, 0, error))?;
-        self.write_scratch(self.current.position())
+        self.write_scratch(self.current)
     }
 
     /// Blanks the other slot of a page, if there is one.
@@ -327,20 +320,24 @@ impl SlotFile {
         if !self.kind.paired {
             return Ok(());
         }
-        let position = slot.neighbour().position();
         self.scratch.clear();
         self.scratch.resize(slots::SECTOR, 0);
+        self.store_scratch(slot.neighbour())
+    }
+
+    fn store_scratch(&mut self, slot: Slot) -> Result<()> {
         match &mut self.cells {
-            Some(cells) => {
-                cells.store(position, &self.scratch);
+            Some(cells) if !self.synced => {
+                debug_assert_ne!(slot, self.current, "a kill may come in the middle");
+                cells.store(slot.position(), &self.scratch);
                 Ok(())
             }
-            None => self.write_scratch(position),
+            _ => self.write_scratch(slot),
         }
     }
 
-    fn write_scratch(&self, position: usize) -> Result<()> {
-        fs::write_full(&*self.file, &self.scratch, position as u64)
+    fn write_scratch(&self, slot: Slot) -> Result<()> {
+        fs::write_full(&*self.file, &self.scratch, slot.position() as u64)
             .map_err(|error| Error::io("write", &self.path, error))
     }
 

@@ -276,6 +276,9 @@ fn closing_makes_the_commit_durable_and_its_records() {
         });
         let file = cut.read(&in_log(GROUP_FILE)).unwrap();
         assert_ne!(file[..4096], file[4096..], "slots differ in their places");
+        for page in file.chunks(4096) {
+            assert!(page[..8] != [0; 8] && page[512..] == [0; 4096 - 512]);
+        }
         assert_eq!(committed_on(&case, &cut), 5);
         assert_eq!(case.read(&cut).offsets(), [0, 1, 2, 3, 4]);
     });
