@@ -247,11 +247,13 @@ impl SlotFile {
     pub(crate) fn write(&mut self, payload: &[u8], sync: Option<SyncKind>) -> Result<()> {
         let slot = self.kind.next(self.current, self.synced);
         if let Err(error) = self.put(slot, self.generation + 1, payload) {
-            if slot == self.current {
-                // Half of the new state may stand over the old one. If putting that back fails
-                // too, the state that was synced last is in the other page.
-                drop(self.put_again());
-            }
+            // Half of the new state may stand there, or over the old one. If this fails too, the
+            // state that was synced last is in the other page.
+            drop(if slot == self.current {
+                self.put_again()
+            } else {
+                self.clear_spare(slot)
+            });
             return Err(error);
         }
         self.current = slot;
@@ -287,11 +289,11 @@ impl SlotFile {
             self.put(first, self.generation, payload)?;
             self.current = first;
         }
-        self.clear_neighbour(first)?;
+        self.clear_spare(first.neighbour())?;
         self.sync(sync)?;
         let other = first.other_page();
         self.put(other, self.generation, payload)?;
-        self.clear_neighbour(other)?;
+        self.clear_spare(other.neighbour())?;
         self.sync(sync)
     }
 
@@ -315,14 +317,14 @@ impl SlotFile {
         self.write_scratch(self.current)
     }
 
-    /// Blanks the other slot of a page, if there is one.
-    fn clear_neighbour(&mut self, slot: Slot) -> Result<()> {
+    /// Blanks a slot, if there are two in a page.
+    fn clear_spare(&mut self, slot: Slot) -> Result<()> {
         if !self.kind.paired {
             return Ok(());
         }
         self.scratch.clear();
         self.scratch.resize(slots::SECTOR, 0);
-        self.store_scratch(slot.neighbour())
+        self.store_scratch(slot)
     }
 
     fn store_scratch(&mut self, slot: Slot) -> Result<()> {

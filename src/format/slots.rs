@@ -118,7 +118,7 @@ impl SlotKind {
         }
     }
 
-    /// Puts the bytes of a slot into `bytes`: a whole sector, where there are two in a page.
+    /// Puts the bytes of a slot into `bytes`: whole words, where they may be stored.
     ///
     /// # Errors
     ///
@@ -136,7 +136,8 @@ impl SlotKind {
             return Err(DecodeError::Length { length });
         }
         bytes.clear();
-        bytes.resize(if self.paired { SECTOR } else { used }, 0);
+        let whole = used.next_multiple_of(MAGIC_LEN);
+        bytes.resize(if self.paired { whole } else { used }, 0);
         let in_use = bytes.get_mut(..used).unwrap_or_default();
         let (uncovered, covered) = in_use.split_at_mut(UNCOVERED);
         let mut writer = Writer::new(covered);
