@@ -7,9 +7,9 @@
 //! `poll and commit`: records of 100 bytes that are there already, polled and committed (`Written`)
 //! in batches of 1, 100 and 10,000; the floor is a consumer that is never asked to commit.
 //!
-//! `commit`: one commit after the other, `Written` and `Durable`; the floor is the system calls that
-//! it can't do without: a `pwrite` of as many bytes into a file of the same size, and for `Durable`
-//! an `fdatasync`.
+//! `commit`: one commit after the other, `Written` and `Durable`; beside it the system calls of a
+//! commit that is not stored into mapped memory: a `pwrite` of as many bytes into a file of the same
+//! size, and for `Durable` an `fdatasync`, without which there is none.
 //!
 //! `groups`: 1,000 groups on one log: built, committed in turn, committed durably in turn, by 16
 //! threads at once, and asynchronously with one wait for all; described; dropped.

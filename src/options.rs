@@ -179,18 +179,21 @@ pub enum Fsync {
     Off,
 }
 
-/// How the active segment is written. The guarantees are the same; the speed is not.
+/// How the active segment is written, and the commits of groups. The guarantees are the same; the
+/// speed is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WriteMode {
     /// `Mapped` where that is known to be safe (ext4, XFS and tmpfs on Linux), else `Buffered`.
     #[default]
     Auto,
-    /// Store into a shared mapping of preallocated blocks: no system call for an append. Where
-    /// blocks cannot be preallocated, opening fails. On a file system that may have to allocate a
+    /// Store into a shared mapping of preallocated blocks: no system call for an append, or for a
+    /// commit behind one that is not durable. Where blocks cannot be preallocated, opening fails,
+    /// and commits are written as with `Buffered`. On a file system that may have to allocate a
     /// block again to overwrite it (btrfs), a full disk kills the process with `SIGBUS`; and so
-    /// does, anywhere, whoever cuts a file of the log while it is open.
+    /// does, anywhere, whoever cuts a file of the log while it is open, and a medium that can't
+    /// be read where a commit is to be stored.
     Mapped,
-    /// One `pwrite(2)` for each frame.
+    /// One `pwrite(2)` for each frame, and for each commit.
     Buffered,
 }
 
@@ -292,7 +295,7 @@ impl LogOptions {
         self
     }
 
-    /// *Stored.* How the active segment is written; by default [`WriteMode::Auto`].
+    /// *Stored.* How the active segment and commits are written; by default [`WriteMode::Auto`].
     pub fn write_mode(mut self, mode: WriteMode) -> Self {
         self.stored.write_mode = Some(mode);
         self

@@ -1,4 +1,4 @@
-//! A small file that is rewritten in place and whole at any moment: two [slots] on disk.
+//! A small file that is rewritten in place and whole at any moment: [slots] on disk.
 //!
 //! [slots]: crate::format::slots
 
@@ -11,16 +11,21 @@ use std::{
 use crate::{
     error::{DecodeError, Error, ErrorKind, Result},
     format::slots::{self, Slot, SlotKind},
-    fs::{self, Access, File, Host, SyncKind},
+    fs::{self, Access, File, Host, MapCells, SyncKind},
 };
+
+/// So often a file is read again that somebody writes meanwhile.
+const READS: usize = 10;
 
 /// The file, open for writing.
 ///
-/// A write goes to the slot that was *not* synced last. So however many writes stay unsynced, the
+/// A write goes to the page that was *not* synced last. So however many writes stay unsynced, the
 /// last synced state survives a power cut. The file keeps its size, so a write works on a full
-/// disk.
+/// disk. Where nothing is ever synced, the state that was there first stays in its page.
 #[derive(Debug)]
 pub(crate) struct SlotFile {
+    /// Through this what is not the first behind a sync is written, if it can be.
+    cells: Option<MapCells>,
     file: Arc<dyn File>,
     path: PathBuf,
     kind: SlotKind,
@@ -31,6 +36,8 @@ pub(crate) struct SlotFile {
     generation: u64,
     /// The newest state.
     payload: Vec<u8>,
+    /// The bytes of a slot.
+    scratch: Vec<u8>,
 }
 
 /// What was read from such a file.
@@ -48,15 +55,26 @@ pub(crate) struct SlotContent {
 ///
 /// # Errors
 ///
-/// [`DecodeError`] put to its path if neither slot is whole, `Io`.
+/// [`DecodeError`] put to its path if no slot is whole, `Io`.
 pub(crate) fn read(file: &dyn File, path: &Path, kind: SlotKind) -> Result<SlotContent> {
-    let bytes = read_bytes(file, path)?;
+    let mut bytes = read_bytes(file, path)?;
+    for _ in 1..READS {
+        if matches!(kind.pick(&bytes), Ok(picked) if picked.is_settled) {
+            break;
+        }
+        // What is not whole may be damaged, or on its way: somebody writes it right now.
+        let again = read_bytes(file, path)?;
+        if again == bytes {
+            break;
+        }
+        bytes = again;
+    }
     let picked = kind
         .pick(&bytes)
         .map_err(|error| Error::decode(path, 0, error))?;
     Ok(SlotContent {
         payload: picked.payload.to_vec(),
-        fallback: picked.fallback(),
+        fallback: picked.fallback,
         slot: picked.slot,
         generation: picked.generation,
     })
@@ -89,7 +107,7 @@ pub(crate) fn sync_failed(path: &Path, error: io::Error) -> Error {
 }
 
 impl SlotFile {
-    /// Fills a new file, both slots alike, and syncs it; its directory entry is up to the caller.
+    /// Fills a new file, both pages alike, and syncs it; its directory entry is up to the caller.
     ///
     /// # Errors
     ///
@@ -101,22 +119,14 @@ impl SlotFile {
         payload: &[u8],
         sync: Option<SyncKind>,
     ) -> Result<Self> {
-        let mut this = Self {
-            file,
-            path,
-            kind,
-            current: Slot::First,
-            synced: true,
-            generation: 0,
-            payload: Vec::new(),
-        };
+        let mut this = Self::without_state(file, path, kind, Slot::FIRST);
         let zeros = vec![0; slots::FILE_LEN];
         fs::write_full(&*this.file, &zeros, 0).map_err(|e| Error::io("write", &this.path, e))?;
         this.write_both(payload, sync)?;
         Ok(this)
     }
 
-    /// Fills a file that holds nothing of use, one slot after the other: interrupted in between, it
+    /// Fills a file that holds nothing of use, one page after the other: interrupted in between, it
     /// holds what it is to hold, or still nothing of use.
     ///
     /// # Errors
@@ -129,17 +139,24 @@ impl SlotFile {
         payload: &[u8],
         sync: Option<SyncKind>,
     ) -> Result<Self> {
-        let mut this = Self {
+        let mut this = Self::without_state(file, path, kind, Slot::FIRST.other_page());
+        this.write_both(payload, sync)?;
+        Ok(this)
+    }
+
+    /// What is written first goes to the other page than `current`.
+    fn without_state(file: Arc<dyn File>, path: PathBuf, kind: SlotKind, current: Slot) -> Self {
+        Self {
+            cells: None,
             file,
             path,
             kind,
-            current: Slot::Second,
+            current,
             synced: true,
             generation: 0,
             payload: Vec::new(),
-        };
-        this.write_both(payload, sync)?;
-        Ok(this)
+            scratch: Vec::new(),
+        }
     }
 
     /// Opens a file that is there.
@@ -169,18 +186,27 @@ impl SlotFile {
         kind: SlotKind,
     ) -> Result<(Self, SlotContent)> {
         let content = read(&*file, &path, kind)?;
-        // Not known to be synced; but the other slot is not known to be whole, so it is the one
+        // Not known to be synced; but the other page is not known to be whole, so it is the one
         // that may be overwritten.
         let this = Self {
-            file,
-            path,
-            kind,
-            current: content.slot,
-            synced: true,
             generation: content.generation,
             payload: content.payload.clone(),
+            ..Self::without_state(file, path, kind, content.slot)
         };
         Ok((this, content))
+    }
+
+    /// Writes through mapped memory from now on, if that can be: no system call, and it can't fail.
+    /// Not where the newest state is synced: the page is clean then, and a store would take a page
+    /// fault, which costs more than a call. Of a kind that has two slots in a page, and where mappings
+    /// are safe.
+    pub(crate) fn map(&mut self) {
+        debug_assert!(self.kind.paired, "the newest state is not stored over");
+        // The file may be a copy with holes, or short.
+        let allocated = self.file.allocate(0, slots::FILE_LEN as u64);
+        let mapped = allocated.and_then(|()| self.file.map_cells(slots::FILE_LEN));
+        // If not, there are system calls.
+        self.cells = mapped.ok();
     }
 
     /// The file, to be synced by others too.
@@ -219,17 +245,15 @@ impl SlotFile {
     /// `Io` and `StorageFull`: the state is as before. A failed sync is `SyncFailed`: whether the
     /// new or the old state survives a power cut is not known.
     pub(crate) fn write(&mut self, payload: &[u8], sync: Option<SyncKind>) -> Result<()> {
-        let slot = if self.synced {
-            self.current.other()
-        } else {
-            self.current
-        };
+        let slot = self.kind.next(self.current, self.synced);
         if let Err(error) = self.put(slot, self.generation + 1, payload) {
-            if slot == self.current {
-                // Half of the new state may stand over the old one. If putting that back fails
-                // too, the state that was synced last is in the other slot.
-                drop(self.put(slot, self.generation, &self.payload));
-            }
+            // Half of the new state may stand there, or over the old one. If this fails too, the
+            // state that was synced last is in the other page.
+            drop(if slot == self.current {
+                self.put_again()
+            } else {
+                self.clear_spare(slot)
+            });
             return Err(error);
         }
         self.current = slot;
@@ -248,28 +272,74 @@ impl SlotFile {
     ///
     /// `Io`, `StorageFull`, `SyncFailed`.
     pub(crate) fn write_again(&mut self, sync: Option<SyncKind>) -> Result<()> {
-        self.put(self.current, self.generation, &self.payload)?;
+        self.put_again()?;
         self.sync(sync)
     }
 
-    /// Writes a new state into both slots, one after the other, so that one bit that flips later
-    /// takes neither.
+    /// Writes a new state into both pages, one after the other, and leaves nothing else there, so
+    /// that one bit that flips later takes neither.
     ///
     /// # Errors
     ///
     /// As [`write`](Self::write).
     pub(crate) fn write_both(&mut self, payload: &[u8], sync: Option<SyncKind>) -> Result<()> {
-        self.write(payload, sync)?;
-        self.put(self.current.other(), self.generation, payload)?;
+        self.write(payload, None)?;
+        let first = self.current.first_of_page();
+        if first != self.current {
+            self.put(first, self.generation, payload)?;
+            self.current = first;
+        }
+        self.clear_spare(first.neighbour())?;
+        self.sync(sync)?;
+        let other = first.other_page();
+        self.put(other, self.generation, payload)?;
+        self.clear_spare(other.neighbour())?;
         self.sync(sync)
     }
 
-    fn put(&self, slot: Slot, generation: u64, payload: &[u8]) -> Result<()> {
-        let bytes = self.kind.encode(slot, generation, payload).ok_or_else(|| {
-            let length = payload.len() as u64;
-            Error::decode(&self.path, 0, DecodeError::Length { length })
-        })?;
-        fs::write_full(&*self.file, &bytes, slot.position() as u64)
+    fn put(&mut self, slot: Slot, generation: u64, payload: &[u8]) -> Result<()> {
+        self.kind
+            .encode(slot, generation, payload, &mut self.scratch)
+            .map_err(|error| Error::decode(&self.path, 0, error))?;
+        self.store_scratch(slot)
+    }
+
+    /// Writes the newest state where it is.
+    fn put_again(&mut self) -> Result<()> {
+        self.kind
+            .encode(
+                self.current,
+                self.generation,
+                &self.payload,
+                &mut self.scratch,
+            )
+            .map_err(|error| Error::decode(&self.path, 0, error))?;
+        self.write_scratch(self.current)
+    }
+
+    /// Blanks a slot, if there are two in a page.
+    fn clear_spare(&mut self, slot: Slot) -> Result<()> {
+        if !self.kind.paired {
+            return Ok(());
+        }
+        self.scratch.clear();
+        self.scratch.resize(slots::SECTOR, 0);
+        self.store_scratch(slot)
+    }
+
+    fn store_scratch(&mut self, slot: Slot) -> Result<()> {
+        match &mut self.cells {
+            Some(cells) if !self.synced => {
+                debug_assert_ne!(slot, self.current, "a kill may come in the middle");
+                cells.store(slot.position(), &self.scratch);
+                Ok(())
+            }
+            _ => self.write_scratch(slot),
+        }
+    }
+
+    fn write_scratch(&self, slot: Slot) -> Result<()> {
+        fs::write_full(&*self.file, &self.scratch, slot.position() as u64)
             .map_err(|error| Error::io("write", &self.path, error))
     }
 

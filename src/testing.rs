@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 pub use crate::fs::sim;
 pub use crate::fs::{
-    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Host, Joiner, MapReader,
-    MapWriter, Parker, RealHost, SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Host, Joiner, MapCells,
+    MapReader, MapWriter, Parker, RealHost, SyncKind, Threads,
 };
 use crate::{
     api::{Log, ReadOnlyLog},
@@ -96,7 +96,7 @@ pub fn scan_segment(bytes: &[u8]) -> Option<(u64, usize)> {
     Some((survey.frames, survey.holes.len()))
 }
 
-/// Which file of two slots.
+/// Which file of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotContent {
     /// `meta`.
@@ -107,7 +107,7 @@ pub enum SlotContent {
     Group,
 }
 
-/// Decodes bytes as a file of two slots, and the newer one's payload; returns what that says.
+/// Decodes bytes as a file of slots, and the newest one's payload; returns what that says.
 pub fn decode_slots(bytes: &[u8], content: SlotContent) -> Option<String> {
     let kind = match content {
         SlotContent::Meta => meta::KIND,

@@ -388,7 +388,7 @@ fn collect(root: &Path, under: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 const SECTOR: usize = 512;
 const SEGMENT_HEADER: usize = 56;
 const FRAMES_START: usize = 2 * SECTOR;
-const SLOT: usize = 4096;
+const PAGE: usize = 4096;
 const SLOT_HEADER: usize = 28;
 
 fn is_segment(path: &Path) -> bool {
@@ -405,9 +405,14 @@ fn is_used(file: &Path, bytes: &[u8], byte: usize) -> bool {
     {
         return true;
     }
-    let slot = byte / SLOT * SLOT;
-    let length = number(&bytes[slot + 24..slot + SLOT_HEADER]);
-    byte % SLOT < SLOT_HEADER + length
+    let page = byte / PAGE * PAGE;
+    let length = number(&bytes[page + 24..page + SLOT_HEADER]);
+    if byte % PAGE < SLOT_HEADER + length {
+        return true;
+    }
+    // That the second slot of a group's page is empty is said by its first word.
+    let is_group = file.extension().is_some_and(|ending| ending == "offset");
+    is_group && (SECTOR..SECTOR + 8).contains(&(byte % PAGE))
 }
 
 fn number(bytes: &[u8]) -> usize {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use duralog::{
-    Acks, Log, Record, RecordRef,
+    Acks, CommitOptions, Durability, Log, Record, RecordRef, WriteMode,
     testing::{self, SlotContent},
 };
 
@@ -240,7 +240,7 @@ fn the_text_of_the_format_suffices_to_tell_what_was_durable() {
 }
 
 #[test]
-fn the_text_of_the_format_suffices_to_read_the_files_of_two_slots() {
+fn the_text_of_the_format_suffices_to_read_the_files_of_slots() {
     let files = golden();
     let meta = reader::meta(reader::slots(&files["meta"], *b"dlogMET\n").0);
     let options = [
@@ -362,6 +362,40 @@ fn a_log_that_the_first_release_wrote_is_read_and_appended_to() {
     consumer.seek(offset).unwrap();
     let batch = consumer.poll(Duration::ZERO).unwrap();
     assert_eq!(batch.iter().next().unwrap().value(), Some(&b"new"[..]));
+}
+
+#[test]
+fn the_text_of_the_format_suffices_to_read_the_file_of_a_group_that_commits() {
+    for mode in [WriteMode::Auto, WriteMode::Buffered] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::options().write_mode(mode).open(&dir).unwrap();
+        let producer = log.producer().build().unwrap();
+        for _ in 0..20 {
+            producer.send(Record::new("x")).unwrap().wait().unwrap();
+        }
+        let file = dir.path().join("groups/billing.offset");
+        let committed = || {
+            let bytes = fs::read(&file).unwrap();
+            reader::group(reader::held_group(&bytes)).committed
+        };
+        let mut consumer = log.consumer("billing").build().unwrap();
+        assert_eq!(committed(), 0);
+        for offset in 1..=20 {
+            let durability = match offset % 6 {
+                0 => Durability::Durable,
+                _ => Durability::Written,
+            };
+            let options = CommitOptions::new().durability(durability);
+            consumer
+                .commit_offset_with(offset.into(), &options)
+                .unwrap();
+            assert_eq!(committed(), offset, "{mode:?}");
+        }
+        consumer.close().unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let group = reader::group(reader::slots(&bytes, *b"dlogGRP\n").0);
+        assert_eq!(group.committed, 20, "{mode:?}");
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl ConsumerBuilder {
     /// another process, holds the group), [`ErrorKind::InvalidOption`],
     /// [`ErrorKind::OffsetOutOfRange`] ([`Start::At`]; and with [`OffsetReset::Error`] a committed
     /// offset outside the log), [`ErrorKind::DurabilityOff`] (at most once, or dead letters, on a
-    /// log that does not sync), [`ErrorKind::Corrupt`] (with [`OffsetReset::Error`] both slots of the group's file;
+    /// log that does not sync), [`ErrorKind::Corrupt`] (with [`OffsetReset::Error`] all slots of the group's file;
     /// a file of another log), [`ErrorKind::UnsupportedVersion`], [`ErrorKind::SymbolicLink`],
     /// [`ErrorKind::Io`], [`ErrorKind::StorageFull`], [`ErrorKind::SyncFailed`],
     /// [`ErrorKind::Closed`].

@@ -411,12 +411,12 @@ impl Commits {
         reader.position() > self.committed() || self.reset.is_some()
     }
 
-    /// Commits what is to be committed automatically, and writes both slots alike, so that a bit
+    /// Commits what is to be committed automatically, and writes both pages alike, so that a bit
     /// that flips later takes no commit back. Only the first call does anything.
     ///
     /// # Errors
     ///
-    /// As [`commit`](Self::commit). If only the second slot fails, the commit stands in one, as it
+    /// As [`commit`](Self::commit). If only the second page fails, the commit stands in one, as it
     /// did before.
     pub(super) fn close(&mut self, reader: &Reader) -> Result<()> {
         if std::mem::replace(&mut self.closed, true) {

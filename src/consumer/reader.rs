@@ -14,6 +14,7 @@ use crate::{
     handle::LogHandle,
     log::{
         Cursor, GapReason, Lag, Limits, Membership, News, Pause, ReadOnly, Source, lag, sync_kind,
+        wants_mapping,
     },
     offset::Offset,
 };
@@ -43,6 +44,8 @@ pub(crate) struct GroupPlace {
     pub(crate) dir: PathBuf,
     pub(crate) log_id: u64,
     pub(crate) sync: Option<SyncKind>,
+    /// Files may be written through mapped memory.
+    mapped: bool,
     /// The log is open for writing here.
     is_live: bool,
 }
@@ -54,6 +57,7 @@ impl GroupPlace {
             dir: &self.dir,
             log_id: self.log_id,
             sync: self.sync,
+            mapped: self.mapped,
             is_settled: self.is_live,
         }
     }
@@ -189,12 +193,14 @@ impl Origin {
                 dir: log.site.dir.clone(),
                 log_id: log.site.log_id,
                 sync: log.sync_kind(),
+                mapped: log.site.is_mapped(),
                 is_live: true,
             },
             Origin::ReadOnly(log) => GroupPlace {
                 dir: log.dir.clone(),
                 log_id: log.meta.id,
                 sync: sync_kind(log.config.fsync),
+                mapped: wants_mapping(&**log.host(), &log.dir, log.config.write_mode),
                 is_live: false,
             },
         }

@@ -9,6 +9,7 @@ use crate::{error::DecodeError, offset::Offset};
 pub(crate) const KIND: SlotKind = SlotKind {
     magic: *b"dlogCHK\n",
     version: super::FORMAT_VERSION,
+    paired: false,
 };
 
 const CLEAN: u8 = 1 << 0;

@@ -10,6 +10,7 @@ use crate::{error::DecodeError, offset::Offset};
 pub(crate) const KIND: SlotKind = SlotKind {
     magic: *b"dlogGRP\n",
     version: super::FORMAT_VERSION,
+    paired: true,
 };
 
 const FIXED_LEN: usize = 10 * 8;
@@ -19,7 +20,7 @@ pub(crate) const METADATA_MAX: usize = 400;
 /// Longest content of a group's file.
 pub(crate) const PAYLOAD_MAX: usize = FIXED_LEN + METADATA_MAX;
 
-// A slot in use is one sector, so a commit that is written over a durable one can't tear it.
+// A slot is one sector, so a commit that is written beside another one can't tear it.
 const _: () = assert!(HEADER_LEN + PAYLOAD_MAX <= SECTOR);
 
 /// Offsets that a group has passed without their records, by reason: the sum of all
@@ -86,9 +87,17 @@ pub(crate) struct GroupState {
 
 impl GroupState {
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Puts it into `bytes`, in place of what is there.
+    pub(crate) fn encode_into(&self, bytes: &mut Vec<u8>) {
         let metadata = self.metadata.get(..METADATA_MAX).unwrap_or(&self.metadata);
-        let mut bytes = vec![0; FIXED_LEN + metadata.len()];
-        let mut writer = Writer::new(&mut bytes);
+        bytes.clear();
+        bytes.resize(FIXED_LEN + metadata.len(), 0);
+        let mut writer = Writer::new(bytes);
         writer.u64(self.log_id);
         writer.u64(self.id);
         writer.u64(self.committed.get());
@@ -100,7 +109,6 @@ impl GroupState {
         writer.u64(self.losses.lost_tail);
         writer.u64(self.losses.offset_reset);
         writer.bytes(metadata);
-        bytes
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {

@@ -17,6 +17,7 @@ use crate::{
 pub(crate) const KIND: SlotKind = SlotKind {
     magic: *b"dlogMET\n",
     version: super::FORMAT_VERSION,
+    paired: false,
 };
 
 const SEGMENT_BYTES: u8 = 1;

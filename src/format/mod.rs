@@ -139,9 +139,10 @@
 //! before. `crc` covers everything behind it, seeded with the magic as a number, exclusive or `id`,
 //! at position 0.
 //!
-//! # A file of two slots
+//! # A file of slots
 //!
-//! `meta`, `checkpoint` and `groups/*.offset`: 8192 bytes, a slot in each 4096.
+//! `meta`, `checkpoint` and `groups/*.offset`: 8192 bytes, in two pages of 4096. A page starts with a
+//! slot. One of a group's file has a second slot at its byte 512; a slot is 512 bytes long there.
 //!
 //! ```text
 //!  byte 0       8     12   14   16           24       28
@@ -152,7 +153,13 @@
 //! ```
 //!
 //! `crc` covers bytes 12..28+length, seeded with the magic as a number at the slot's position.
-//! The valid slot of the higher generation counts. Magic and version stand here in all versions.
+//! The valid slot of the highest generation counts. Magic and version stand here in all versions.
+//!
+//! What is not synced is written to the page that does not have what was synced last. In a group's
+//! file it is written to the slot there that is not the newest, so that the newest is whole also
+//! while, or if for ever, only half of it is written; in the order magic 0, all the rest, magic. There
+//! a slot whose magic is 0 holds nothing, whatever is behind it. When a group's consumer has closed,
+//! the first slots of both pages say the same and the second ones are 0.
 //!
 //! * `meta` ("dlogMET\n"): id u64, created u64 ms, then options: tag u8, length u8, value.
 //!   Values are u64 each, times in ms, 0 for none: 1 segment bytes, 2 segment age, 3 largest record, 4 flush
@@ -174,7 +181,7 @@
 //! * `groups/NAME.offset` ("dlogGRP\n"): id of the log u64, of the group u64, committed offset u64,
 //!   time u64 ms, the offset u64 below which losses are counted, records lost to retention,
 //!   drop-oldest, damage, lost tails and offset resets u64 each; the rest is the metadata of the
-//!   commit, at most 400 bytes. So what is in use of a slot is in one sector of 512 bytes.
+//!   commit, at most 400 bytes. So a slot is one sector of 512 bytes.
 //!
 //! # Durable commits of many groups
 //!

@@ -1,6 +1,5 @@
-//! Two slots in one file, written in turn and in place, so that one of them is whole at any
-//! moment. `meta`, `checkpoint` and the groups' files are such files. The layout is in the
-//! [text](super).
+//! States in one file, written in turn and in place, so that one of them is whole at any moment.
+//! `meta`, `checkpoint` and the groups' files are such files. The layout is in the [text](super).
 
 use super::{
     checksum::Seed,
@@ -8,18 +7,18 @@ use super::{
 };
 use crate::error::DecodeError;
 
-/// Each slot has a page of its own: writing one can't tear the other.
-pub(crate) const SLOT_LEN: usize = 4096;
+/// There are two pages: writing one can't tear the other.
+pub(crate) const PAGE_LEN: usize = 4096;
 /// Length of such a file.
-pub(crate) const FILE_LEN: usize = 2 * SLOT_LEN;
+pub(crate) const FILE_LEN: usize = 2 * PAGE_LEN;
 const MAGIC_LEN: usize = 8;
 /// Magic and checksum, which the checksum does not cover.
 const UNCOVERED: usize = MAGIC_LEN + 4;
 pub(crate) const HEADER_LEN: usize = UNCOVERED + 2 + 2 + 8 + 4;
 /// What a device writes as a whole or not at all.
 pub(crate) const SECTOR: usize = 512;
-/// Longest payload.
-pub(crate) const PAYLOAD_MAX: usize = SLOT_LEN - HEADER_LEN;
+/// Longest payload where a page has one slot.
+pub(crate) const PAYLOAD_MAX: usize = PAGE_LEN - HEADER_LEN;
 
 const _: () = assert!(HEADER_LEN == 28);
 
@@ -28,27 +27,76 @@ const _: () = assert!(HEADER_LEN == 28);
 pub(crate) struct SlotKind {
     pub(crate) magic: [u8; MAGIC_LEN],
     pub(crate) version: u16,
+    /// A page has two slots, of a sector each; else one.
+    ///
+    /// With one, a state that is not synced is written over by the next: what was synced last is in
+    /// the other page. That takes a write that a kill can't stop half way. With two, the newest
+    /// state is never written over, so it may be stored through mapped memory: the magic is zero
+    /// until all the rest is there.
+    pub(crate) paired: bool,
 }
 
-/// Which of the two.
+/// Where a state stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
+pub(crate) struct Slot {
+    page: Half,
+    within: Half,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
     First,
     Second,
 }
 
-impl Slot {
-    pub(crate) fn other(self) -> Self {
+impl Half {
+    fn other(self) -> Self {
         match self {
             Self::First => Self::Second,
             Self::Second => Self::First,
         }
     }
 
-    pub(crate) fn position(self) -> usize {
+    fn times(self, len: usize) -> usize {
         match self {
             Self::First => 0,
-            Self::Second => SLOT_LEN,
+            Self::Second => len,
+        }
+    }
+}
+
+impl Slot {
+    /// The first of the first page.
+    pub(crate) const FIRST: Self = Self {
+        page: Half::First,
+        within: Half::First,
+    };
+
+    pub(crate) fn position(self) -> usize {
+        self.page.times(PAGE_LEN) + self.within.times(SECTOR)
+    }
+
+    /// The first of this page.
+    pub(crate) fn first_of_page(self) -> Self {
+        Self {
+            within: Half::First,
+            ..self
+        }
+    }
+
+    /// The first of the other page.
+    pub(crate) fn other_page(self) -> Self {
+        Self {
+            page: self.page.other(),
+            within: Half::First,
+        }
+    }
+
+    /// The other one of this page.
+    pub(crate) fn neighbour(self) -> Self {
+        Self {
+            within: self.within.other(),
+            ..self
         }
     }
 }
@@ -58,13 +106,40 @@ impl SlotKind {
         Seed::of(u64::from_le_bytes(self.magic)).at(narrow(slot.position()))
     }
 
-    /// The bytes of a slot; `None` if the payload is longer than [`PAYLOAD_MAX`].
-    pub(crate) fn encode(self, slot: Slot, generation: u64, payload: &[u8]) -> Option<Vec<u8>> {
-        if payload.len() > PAYLOAD_MAX {
-            return None;
+    /// Where the state behind the one in `current` goes: never where it could tear the one that was
+    /// synced last.
+    pub(crate) fn next(self, current: Slot, is_synced: bool) -> Slot {
+        if is_synced {
+            current.other_page()
+        } else if self.paired {
+            current.neighbour()
+        } else {
+            current
         }
-        let mut bytes = vec![0; HEADER_LEN + payload.len()];
-        let (uncovered, covered) = bytes.split_at_mut(UNCOVERED);
+    }
+
+    /// Puts the bytes of a slot into `bytes`: whole words, where they may be stored.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Length`] if the payload is too long.
+    pub(crate) fn encode(
+        self,
+        slot: Slot,
+        generation: u64,
+        payload: &[u8],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        let used = HEADER_LEN + payload.len();
+        if used > self.slot_len() {
+            let length = payload.len() as u64;
+            return Err(DecodeError::Length { length });
+        }
+        bytes.clear();
+        let whole = used.next_multiple_of(MAGIC_LEN);
+        bytes.resize(if self.paired { whole } else { used }, 0);
+        let in_use = bytes.get_mut(..used).unwrap_or_default();
+        let (uncovered, covered) = in_use.split_at_mut(UNCOVERED);
         let mut writer = Writer::new(covered);
         writer.u16(self.version);
         writer.u16(0);
@@ -75,18 +150,24 @@ impl SlotKind {
         let mut writer = Writer::new(uncovered);
         writer.bytes(&self.magic);
         writer.u32(checksum);
-        Some(bytes)
+        Ok(())
+    }
+
+    fn slot_len(self) -> usize {
+        if self.paired { SECTOR } else { PAGE_LEN }
     }
 
     /// Reads one slot from the bytes of the file: its generation and its payload.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Blank`] if it was never written; what is wrong with it else.
-    pub(crate) fn decode(self, file: &[u8], slot: Slot) -> Result<(u64, &[u8]), DecodeError> {
-        let from = slot.position();
-        let bytes = file.get(from..).unwrap_or_default();
-        let bytes = bytes.get(..SLOT_LEN).unwrap_or(bytes);
+    /// [`DecodeError::Blank`] if it was never written, or not to the end; what is wrong with it else.
+    fn decode(self, file: &[u8], slot: Slot) -> Result<(u64, &[u8]), DecodeError> {
+        let bytes = self.bytes_of(file, slot);
+        let is_spare = self.paired && slot.within == Half::Second;
+        if is_spare && bytes.is_empty() {
+            return Err(DecodeError::Blank);
+        }
         let mut reader = Reader::new(bytes);
         let magic = reader.array()?;
         let checksum = reader.u32()?;
@@ -95,7 +176,8 @@ impl SlotKind {
         let reserved = reader.u16()?;
         let generation = reader.u64()?;
         let len = widen(reader.u32()?);
-        if bytes.iter().all(|&byte| byte == 0) {
+        let is_unfinished = self.paired && magic == [0; MAGIC_LEN];
+        if is_unfinished || is_zero(bytes) {
             return Err(DecodeError::Blank);
         }
         if magic != self.magic {
@@ -122,50 +204,90 @@ impl SlotKind {
         Ok((generation, payload))
     }
 
-    /// Reads both slots and picks the newer one.
+    fn bytes_of(self, file: &[u8], slot: Slot) -> &[u8] {
+        let from = file.get(slot.position()..).unwrap_or_default();
+        from.get(..self.slot_len()).unwrap_or(from)
+    }
+
+    /// Reads all slots and picks the newest.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first slot, if neither is whole; [`DecodeError::Version`] and
-    /// [`DecodeError::Magic`] only where both slots agree on them.
+    /// What is wrong with the first slot, if none is whole; [`DecodeError::Version`] and
+    /// [`DecodeError::Magic`] only where all slots that are written agree on them.
     pub(crate) fn pick(self, file: &[u8]) -> Result<Picked<'_>, DecodeError> {
-        let first = self.decode(file, Slot::First);
-        let second = self.decode(file, Slot::Second);
-        let state = |slot: &Result<(u64, &[u8]), DecodeError>| slot.err();
-        let damaged = [state(&first), state(&second)];
-        let (slot, (generation, payload)) = match (first, second) {
-            (Ok(a), Ok(b)) if b.0 > a.0 => (Slot::Second, b),
-            (Ok(a), _) => (Slot::First, a),
-            (Err(_), Ok(b)) => (Slot::Second, b),
-            (Err(a), Err(b)) if a == b => return Err(a),
-            (Err(DecodeError::Version { .. } | DecodeError::Magic), Err(b)) => return Err(b),
-            (Err(a), Err(_)) => return Err(a),
+        let mut picked: Option<Picked<'_>> = None;
+        let mut fallback = None;
+        let mut is_settled = true;
+        let mut why = None;
+        for slot in self.slots() {
+            match self.decode(file, slot) {
+                Ok((generation, payload)) => {
+                    if picked.is_none_or(|best| generation > best.generation) {
+                        picked = Some(Picked {
+                            slot,
+                            generation,
+                            payload,
+                            fallback: None,
+                            is_settled,
+                        });
+                    }
+                }
+                Err(DecodeError::Blank) if self.paired => {
+                    is_settled &= is_zero(self.bytes_of(file, slot));
+                }
+                Err(error) => {
+                    is_settled = false;
+                    fallback = fallback.or(Some((slot.position() as u64, error)));
+                    why = Some(match why {
+                        Some(first) if first != error => of_two(first, error),
+                        _ => error,
+                    });
+                }
+            }
+        }
+        match picked {
+            Some(picked) => Ok(Picked {
+                fallback,
+                is_settled,
+                ..picked
+            }),
+            None => Err(why.unwrap_or(DecodeError::Blank)),
+        }
+    }
+
+    fn slots(self) -> impl Iterator<Item = Slot> {
+        let pages = [Slot::FIRST, Slot::FIRST.other_page()];
+        let of_page = move |slot: Slot| {
+            let spare = self.paired.then_some(slot.neighbour());
+            std::iter::once(slot).chain(spare)
         };
-        Ok(Picked {
-            slot,
-            generation,
-            payload,
-            damaged,
-        })
+        pages.into_iter().flat_map(of_page)
     }
 }
 
-/// The newer slot of a file, and what is wrong with either.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// Of what is wrong with two slots, what to tell of the file.
+fn of_two(first: DecodeError, second: DecodeError) -> DecodeError {
+    match first {
+        DecodeError::Version { .. } | DecodeError::Magic => second,
+        _ => first,
+    }
+}
+
+/// The newest slot of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Picked<'a> {
     pub(crate) slot: Slot,
     pub(crate) generation: u64,
     pub(crate) payload: &'a [u8],
-    pub(crate) damaged: [Option<DecodeError>; 2],
-}
-
-impl Picked<'_> {
-    /// The damaged slot, if the other one had to stand in. (A blank slot is no damage: a new
-    /// file's second slot waits for its first use.)
-    pub(crate) fn fallback(&self) -> Option<(u64, DecodeError)> {
-        [Slot::First, Slot::Second]
-            .into_iter()
-            .zip(self.damaged)
-            .find_map(|(slot, damage)| Some((slot.position() as u64, damage?)))
-    }
+    /// A slot that is damaged, so that this one stands in: where, and what is wrong. It may have
+    /// been older. Where a page has two, one that is blank is none: it waits for its use, or a kill
+    /// came before that was over.
+    pub(crate) fallback: Option<(u64, DecodeError)>,
+    /// All slots are whole or empty: none was read while somebody wrote it.
+    pub(crate) is_settled: bool,
 }

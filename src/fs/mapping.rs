@@ -1,5 +1,6 @@
-//! Mapped memory: one writer appends behind an end that it publishes, any number of readers read
-//! below it. The split is what makes it sound, and nothing outside this file can break it.
+//! Mapped memory. One writer appends behind an end that it publishes, and any number of readers read
+//! below it: the split is what makes it sound. Or one writer stores pieces in place, and nobody reads
+//! them through memory. Nothing outside this file can break that.
 
 #![expect(
     unsafe_code,
@@ -12,7 +13,7 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
     },
 };
 
@@ -96,6 +97,8 @@ pub(super) trait MapWatch: fmt::Debug + Send + Sync {
     fn after_copy(&self, position: usize, bytes: &[u8]);
     /// They are published.
     fn after_publish(&self, end: usize);
+    /// A word was stored in place, as one.
+    fn after_word(&self, position: usize, word: Word);
 }
 
 /// Appends to a mapping. There is one for each mapping.
@@ -282,6 +285,109 @@ impl Preparer {
     }
 }
 
+/// What is stored as one: a kill comes before or after it.
+pub(super) type Word = [u8; 8];
+const WORD: usize = size_of::<Word>();
+
+/// Stores pieces of a file in place. The invariant: the memory is touched by nobody else in this
+/// process, and here by atomic stores alone, so whatever the file is read or written by meanwhile is
+/// no data race. All of it has blocks in the file, which nobody cuts while this lives.
+pub struct MapCells {
+    memory: MmapRaw,
+    #[cfg(feature = "testing")]
+    watch: Option<Arc<dyn MapWatch>>,
+}
+
+impl MapCells {
+    pub(super) fn new(memory: MmapRaw) -> Self {
+        Self {
+            memory,
+            #[cfg(feature = "testing")]
+            watch: None,
+        }
+    }
+
+    /// The same, and `watch` is told of each store.
+    #[cfg(feature = "testing")]
+    pub(super) fn watched(memory: MmapRaw, watch: Arc<dyn MapWatch>) -> Self {
+        let watch = Some(watch);
+        Self { memory, watch }
+    }
+
+    /// Stores `bytes` at `position`; both in words of 8 bytes. The first word is zero before any
+    /// other is stored, and is stored last, as one: whoever reads the file meanwhile, or after a kill
+    /// in between, finds it as it was before, or zero, or all of `bytes`.
+    ///
+    /// A store can't fail. Of a device that can't take it the next sync tells.
+    ///
+    /// # Panics
+    ///
+    /// If they are not in words, or reach behind the mapping.
+    pub fn store(&mut self, position: usize, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        assert!(rest.is_empty(), "a piece consists of words");
+        let place = self.words(position, words.len());
+        let (Some((first, behind)), Some((to_first, to_behind))) =
+            (words.split_first(), place.split_first())
+        else {
+            return;
+        };
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.before_copy(position, bytes.len());
+        }
+        to_first.store(0, Ordering::Relaxed);
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.after_word(position, [0; WORD]);
+        }
+        // Release: no store below may be seen, or be there after a kill, without the one above.
+        fence(Ordering::Release);
+        for (to, word) in to_behind.iter().zip(behind) {
+            to.store(in_memory(*word), Ordering::Relaxed);
+        }
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.after_copy(position + WORD, behind.as_flattened());
+        }
+        // Release: nor this one without those above.
+        to_first.store(in_memory(*first), Ordering::Release);
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.after_word(position, *first);
+        }
+    }
+
+    #[expect(clippy::cast_ptr_alignment, reason = "asserted")]
+    fn words(&self, position: usize, count: usize) -> &[AtomicU64] {
+        let len = self.memory.len();
+        assert!(
+            position.is_multiple_of(WORD) && position <= len && count <= (len - position) / WORD,
+            "a piece lies within the mapping, at a word"
+        );
+        // SAFETY: `position` is within the mapping (asserted above).
+        let start = unsafe { self.memory.as_mut_ptr().add(position) };
+        // SAFETY: the range is within the mapping (asserted above), writable and backed by blocks,
+        // and lives as long as `self`. A mapping starts at a page and `position` is a multiple of 8,
+        // so it is aligned; any bytes are an `AtomicU64`. By the invariant all that this process does
+        // to it is atomic.
+        unsafe { slice::from_raw_parts(start.cast::<AtomicU64>(), count) }
+    }
+}
+
+/// The number that has these bytes in memory.
+const fn in_memory(word: Word) -> u64 {
+    u64::from_le_bytes(word).to_le()
+}
+
+impl fmt::Debug for MapCells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapCells")
+            .field("len", &self.memory.len())
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;
@@ -352,5 +458,88 @@ mod tests {
     #[should_panic(expected = "invariant 1")]
     fn publishing_more_than_is_prepared_panics() {
         writer(64, 60).publish(5);
+    }
+
+    fn cells(len: usize) -> MapCells {
+        MapCells::new(MmapRaw::from(
+            MmapOptions::new().len(len).map_anon().unwrap(),
+        ))
+    }
+
+    fn stored(cells: &MapCells) -> Vec<u8> {
+        let words = cells.words(0, cells.memory.len() / WORD).iter();
+        let words = words.map(|word| word.load(Ordering::Relaxed));
+        words.flat_map(|word| word.to_le().to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_piece_is_stored_where_it_belongs_and_over_what_was_there() {
+        let mut cells = cells(64);
+        cells.store(48, &[7; 16]);
+        cells.store(8, &[1; 24]);
+        cells.store(16, &[2; 8]);
+        cells.store(64, &[]);
+        let expected = [
+            [0; 8], [1; 8], [2; 8], [1; 8], [0; 8], [0; 8], [7; 8], [7; 8],
+        ];
+        assert_eq!(stored(&cells), expected.concat());
+    }
+
+    /// Notes what it is told.
+    #[cfg(feature = "testing")]
+    #[derive(Debug, Default)]
+    struct Notes(std::sync::Mutex<Vec<(usize, Vec<u8>)>>);
+
+    #[cfg(feature = "testing")]
+    impl MapWatch for Notes {
+        fn before_copy(&self, position: usize, len: usize) {
+            self.0.lock().unwrap().push((position, vec![b'?'; len]));
+        }
+
+        fn after_copy(&self, position: usize, bytes: &[u8]) {
+            self.0.lock().unwrap().push((position, bytes.to_vec()));
+        }
+
+        fn after_publish(&self, _: usize) {}
+
+        fn after_word(&self, position: usize, word: Word) {
+            self.0.lock().unwrap().push((position, word.to_vec()));
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn the_first_word_of_a_piece_is_gone_first_and_there_last() {
+        let memory = MmapRaw::from(MmapOptions::new().len(64).map_anon().unwrap());
+        let notes = Arc::<Notes>::default();
+        let mut cells = MapCells::watched(memory, Arc::<Notes>::clone(&notes));
+        let piece: Vec<u8> = (1..=24).collect();
+        cells.store(16, &piece);
+        let expected = [
+            (16, vec![b'?'; 24]),
+            (16, vec![0; 8]),
+            (24, piece[8..].to_vec()),
+            (16, piece[..8].to_vec()),
+        ];
+        assert_eq!(*notes.0.lock().unwrap(), expected);
+        assert_eq!(stored(&cells)[16..40], piece);
+    }
+
+    #[test]
+    #[should_panic(expected = "within the mapping")]
+    fn a_piece_that_reaches_behind_the_mapping_panics() {
+        cells(64).store(56, &[1; 16]);
+    }
+
+    #[test]
+    #[should_panic(expected = "at a word")]
+    fn a_piece_that_starts_within_a_word_panics() {
+        cells(64).store(4, &[1; 8]);
+    }
+
+    #[test]
+    #[should_panic(expected = "consists of words")]
+    fn a_piece_that_ends_within_a_word_panics() {
+        cells(64).store(8, &[1; 12]);
     }
 }

@@ -36,7 +36,7 @@ mod sys;
 mod waiting;
 
 pub(crate) use locks::{Mutex, MutexGuard, RwLock};
-pub use mapping::{MapReader, MapWriter, Preparer};
+pub use mapping::{MapCells, MapReader, MapWriter, Preparer};
 pub use real::RealHost;
 pub(crate) use waiting::{Signal, Told, WaitId, WaitList};
 
@@ -170,6 +170,9 @@ pub trait File: Debug + Send + Sync {
     fn try_lock(&self) -> io::Result<bool>;
     /// Maps `capacity` bytes to append to; the first `published` of them are readable.
     fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter>;
+    /// Maps the first `len` bytes, which have blocks and are not cut as long as the mapping lives, to
+    /// be stored into in place.
+    fn map_cells(&self, len: usize) -> io::Result<MapCells>;
     /// Maps the first `len` bytes, which nobody writes or cuts any more.
     fn map_reader(&self, len: usize) -> io::Result<MapReader>;
 }

@@ -14,8 +14,8 @@ use std::{
 use memmap2::MmapOptions;
 
 use super::{
-    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter,
-    Parker, SyncKind, Threads, parking, sys,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapCells, MapReader,
+    MapWriter, Parker, SyncKind, Threads, parking, sys,
 };
 
 /// Files are readable by their owner alone.
@@ -291,6 +291,11 @@ impl File for OsFile {
     fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter> {
         let memory = MmapOptions::new().len(capacity).map_raw(&self.file)?;
         Ok(MapWriter::new(memory, published))
+    }
+
+    fn map_cells(&self, len: usize) -> io::Result<MapCells> {
+        let memory = MmapOptions::new().len(len).map_raw(&self.file)?;
+        Ok(MapCells::new(memory))
     }
 
     fn map_reader(&self, len: usize) -> io::Result<MapReader> {

@@ -22,6 +22,9 @@ use crate::{
 pub(crate) struct GroupFile {
     file: SlotFile,
     state: GroupState,
+    /// What the next commit says, and its bytes: here so that a commit allocates nothing.
+    next: GroupState,
+    payload: Vec<u8>,
     shared: Arc<GroupShared>,
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct GroupFile {
 pub(crate) enum Beginning {
     /// It is new.
     New,
-    /// Both slots of its file are damaged.
+    /// All slots of its file are damaged.
     Damaged(Error),
 }
 
@@ -93,7 +96,7 @@ impl GroupFile {
             commit_time: site.host.wall_millis(),
             ..GroupState::default()
         };
-        let (file, state) = if is_blank(&*file, &path)? {
+        let (mut file, state) = if is_blank(&*file, &path)? {
             let state = begin_at(begin(Beginning::New)?);
             let file = SlotFile::fill(file, path, KIND, &state.encode(), site.sync)?;
             (file, state)
@@ -119,10 +122,15 @@ impl GroupFile {
             }
         };
         site.sync_names()?;
+        if site.mapped {
+            file.map();
+        }
         let shared = GroupShared::new(state.id, &file, state.committed);
         Ok(Self {
             file,
+            next: state.clone(),
             state,
+            payload: Vec::new(),
             shared,
         })
     }
@@ -138,30 +146,28 @@ impl GroupFile {
     ///
     /// `Io`, `StorageFull`: the commit is as before. `SyncFailed`.
     pub(crate) fn commit(&mut self, commit: &Commit<'_>, sync: Option<SyncKind>) -> Result<()> {
-        let state = GroupState {
-            log_id: self.state.log_id,
-            id: self.state.id,
-            committed: commit.offset,
-            commit_time: commit.time,
-            counted: commit.counted,
-            losses: commit.losses,
-            metadata: commit.metadata.to_vec(),
-        };
-        let payload = state.encode();
+        let next = &mut self.next;
+        next.committed = commit.offset;
+        next.commit_time = commit.time;
+        next.counted = commit.counted;
+        next.losses = commit.losses;
+        next.metadata.clear();
+        next.metadata.extend_from_slice(commit.metadata);
+        next.encode_into(&mut self.payload);
         self.shared
-            .write(&mut self.file, &payload, commit.offset, sync)?;
-        self.state = state;
+            .write(&mut self.file, &self.payload, commit.offset, sync)?;
+        std::mem::swap(&mut self.state, &mut self.next);
         Ok(())
     }
 
-    /// Writes both slots alike, so that one bit that flips later takes neither.
+    /// Writes both pages alike, so that one bit that flips later takes neither.
     ///
     /// # Errors
     ///
     /// As [`commit`](Self::commit).
     pub(crate) fn close(&mut self, sync: Option<SyncKind>) -> Result<()> {
-        let payload = self.state.encode();
-        self.shared.write_both(&mut self.file, &payload, sync)
+        self.state.encode_into(&mut self.payload);
+        self.shared.write_both(&mut self.file, &self.payload, sync)
     }
 
     /// The group, for those who sync on its behalf.

@@ -32,6 +32,8 @@ pub(crate) struct GroupSite<'a> {
     pub(crate) log_id: u64,
     /// How the log syncs; `None` if it does not.
     pub(crate) sync: Option<SyncKind>,
+    /// The file of a group that is held may be written through mapped memory.
+    pub(crate) mapped: bool,
     /// Groups' files have all that there is: [`settle`] was called since the machine was started.
     pub(crate) is_settled: bool,
 }
@@ -61,7 +63,7 @@ pub(crate) struct FoundGroup {
     pub(crate) path: PathBuf,
     /// What it has committed, or why that can't be read.
     pub(crate) state: Result<GroupState>,
-    /// A slot that is damaged, though the other one is not.
+    /// A slot that is damaged, though another one is not.
     pub(crate) fallback: Option<(u64, DecodeError)>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// A group's file, to be synced from any thread.
 ///
-/// Nothing is written to it meanwhile: a slot that is written over while it is on its way to the
+/// Nothing is written to it meanwhile: a page that is written to while it is on its way to the
 /// device may arrive torn, and then what the sync was to make durable is gone.
 #[derive(Debug)]
 pub(crate) struct GroupShared {
@@ -79,7 +79,7 @@ impl GroupShared {
         let mut reached = self.reached.lock();
         self.check()?;
         if reached.synced.0 >= file.generation() {
-            // By somebody else: the slot must not be written over.
+            // By somebody else: the page must not be written to.
             file.note_synced();
         }
         let written = file.write(payload, sync);
@@ -96,7 +96,7 @@ impl GroupShared {
         Ok(())
     }
 
-    /// Writes both slots alike.
+    /// Writes both pages alike.
     ///
     /// # Errors
     ///

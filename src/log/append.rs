@@ -441,7 +441,7 @@ pub(crate) fn open_writer(
         writer.room().extend(FRAMES_START, FRAMES_START)?;
         Ok::<_, io::Error>(writer)
     };
-    let mapped = site.mapped.load(Ordering::Relaxed);
+    let mapped = site.is_mapped();
     match open(mapped) {
         // The file system can't allocate ahead: a mapping would be sparse, so do without one.
         Err(error)

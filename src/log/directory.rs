@@ -247,7 +247,7 @@ pub(crate) fn read_checkpoint(host: &dyn Host, dir: &Path) -> Result<ReadCheckpo
     let bytes = slot_file::read_bytes(&*file, &path)?;
     match checkpoint::KIND.pick(&bytes) {
         Ok(picked) => match Checkpoint::decode(picked.payload) {
-            Ok(content) => Ok((Some(content), picked.fallback())),
+            Ok(content) => Ok((Some(content), picked.fallback)),
             Err(error) => Ok((None, Some((picked.slot.position() as u64, error)))),
         },
         Err(error @ DecodeError::Version { .. }) => Err(Error::decode(&path, 0, error)),

@@ -63,7 +63,7 @@ pub use lag::Lag;
 pub(crate) use lag::lag;
 pub use members::ConsumerInfo;
 pub(crate) use members::{Member, Membership, OnOverdue};
-pub(crate) use open::open;
+pub(crate) use open::{open, wants_mapping};
 pub(crate) use producers::{Identity, Sent};
 pub(crate) use read_only::ReadOnly;
 pub use report::{
@@ -95,6 +95,13 @@ pub(crate) struct Site {
     pub(crate) config: Config,
     /// New segments are written through a mapping.
     mapped: AtomicBool,
+}
+
+impl Site {
+    /// Whether files are written through mapped memory.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.mapped.load(Ordering::Relaxed)
+    }
 }
 
 /// A log that is open for writing, as its handles and the maintenance threads share it.

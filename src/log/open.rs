@@ -95,7 +95,8 @@ pub(crate) fn open(host: Arc<dyn Host>, dir: &Path, options: &LogOptions) -> Res
     opening.serve(recovered, lock, options, report)
 }
 
-fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
+/// Whether files are to be written through mapped memory.
+pub(crate) fn wants_mapping(host: &dyn Host, dir: &Path, mode: WriteMode) -> bool {
     match mode {
         WriteMode::Auto => host.is_mapping_safe(dir),
         WriteMode::Mapped => true,
@@ -256,6 +257,7 @@ impl Opening {
             dir: &self.site.dir,
             log_id: self.site.log_id,
             sync: self.sync,
+            mapped: false,
             is_settled: false,
         })?;
         Ok(group::list(&*self.site.host, &self.site.dir)?

@@ -9,8 +9,8 @@ use std::{
 };
 
 use duralog::testing::{
-    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapReader, MapWriter,
-    Parker, RealHost, SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, MapCells, MapReader,
+    MapWriter, Parker, RealHost, SyncKind, Threads,
 };
 
 #[derive(Debug)]
@@ -148,6 +148,10 @@ impl File for MemoryFile {
 
     fn map_writer(&self, _: usize, _: usize) -> io::Result<MapWriter> {
         panic!("nothing may be changed, but a file was mapped to be written");
+    }
+
+    fn map_cells(&self, _: usize) -> io::Result<MapCells> {
+        panic!("nothing may be changed, but a file was mapped to be stored into");
     }
 
     fn map_reader(&self, _: usize) -> io::Result<MapReader> {

@@ -411,7 +411,7 @@ fn consumed(world: &mut World, _: u64) {
     world.close(log);
 }
 
-/// Groups commit durably at the same time, and write some commits in between.
+/// Groups commit durably at the same time, and write some commits in between; then one is alone.
 fn committed(world: &mut World, _: u64) {
     let log = world.open();
     let producer = log.producer().acks(Acks::Written).build().unwrap();
@@ -433,7 +433,12 @@ fn committed(world: &mut World, _: u64) {
     for thread in threads {
         thread.join();
     }
-    drop(producer);
+    let mut alone = world.consumer(&log, "alone");
+    assert!(world.commit_durably(&mut alone, 2));
+    for offset in 3..=6 {
+        world.commit_written(&mut alone, offset);
+    }
+    drop((alone, producer));
     world.close(log);
 }
 

@@ -328,7 +328,7 @@ fn counted_records(
     offset
 }
 
-/// Reads a file of two slots that says the same in both; returns the payload.
+/// Reads a file of slots that says the same in both pages, and nothing else; returns the payload.
 pub fn slots(file: &[u8], magic: [u8; 8]) -> (&[u8], Parts) {
     assert_eq!(file.len(), 8192);
     let first = slot(file, magic, 0);
@@ -344,9 +344,31 @@ pub fn slots(file: &[u8], magic: [u8; 8]) -> (&[u8], Parts) {
     (first.1, parts)
 }
 
+/// Reads the file of a group that is held, all of whose slots are whole or empty; returns the payload
+/// of the newest.
+pub fn held_group(file: &[u8]) -> &[u8] {
+    assert_eq!(file.len(), 8192);
+    let mut newest = (0, &[][..]);
+    for page in [0, 4096] {
+        for position in [page, page + 512] {
+            if file[position..position + 8] != [0; 8] {
+                let (generation, payload) = slot_of(512, file, *b"dlogGRP\n", position);
+                if generation > newest.0 {
+                    newest = (generation, payload);
+                }
+            }
+        }
+    }
+    newest.1
+}
+
 /// Generation and payload of the slot at `position`.
 fn slot(file: &[u8], magic: [u8; 8], position: usize) -> (u64, &[u8]) {
-    let slot = &file[position..position + 4096];
+    slot_of(4096, file, magic, position)
+}
+
+fn slot_of(size: usize, file: &[u8], magic: [u8; 8], position: usize) -> (u64, &[u8]) {
+    let slot = &file[position..position + size];
     let mut take = Take(slot);
     assert_eq!(slot[..8], magic);
     let identity = take.number(8);

@@ -39,11 +39,20 @@ pub struct Case {
 /// Runs a test in both write modes, with each of the seeds. What fails says which it was.
 pub fn in_both_modes(seeds: Range<u64>, test: impl Fn(Case)) {
     for mode in [WriteMode::Mapped, WriteMode::Buffered] {
-        for seed in seeds.clone() {
-            let case = Case { mode, seed };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) {
-                panic!("{mode:?}, seed {seed}: {}", message(&*panic));
-            }
+        in_mode(mode, seeds.clone(), &test);
+    }
+}
+
+/// Runs a test where commits are written by calls that can fail: a store into mapped memory can't.
+pub fn where_commits_are_calls(seeds: Range<u64>, test: impl Fn(Case)) {
+    in_mode(WriteMode::Buffered, seeds, test);
+}
+
+fn in_mode(mode: WriteMode, seeds: Range<u64>, test: impl Fn(Case)) {
+    for seed in seeds {
+        let case = Case { mode, seed };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) {
+            panic!("{mode:?}, seed {seed}: {}", message(&*panic));
         }
     }
 }

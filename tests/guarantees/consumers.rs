@@ -11,5 +11,6 @@ mod positions;
 mod process;
 mod sequences;
 mod shared_commits;
+mod stores;
 mod waiting;
 mod workers;

@@ -407,6 +407,7 @@ fn a_handle_to_read_changes_nothing() {
         }
         assert!(file.allocate(0, 6000).is_err());
         assert!(file.map_writer(8192, 5000).is_err());
+        assert!(file.map_cells(5000).is_err());
         assert_eq!(content(&*file), [b'x'; 5000]);
         assert_eq!(file.map_reader(5000).unwrap().bytes(), [b'x'; 5000]);
     });
@@ -477,6 +478,30 @@ fn what_is_published_through_a_mapping_is_in_the_file() {
         }
         drop(producer);
         log.close().unwrap();
+    });
+}
+
+#[test]
+fn what_is_stored_in_place_is_in_the_file_at_once_and_so_is_what_is_written_beside_it() {
+    on_both(|host, dir| {
+        let path = dir.join("file");
+        let file = make(host, &path, &[b'x'; 8192]);
+        let reader = host.open(&path, Access::Read).unwrap();
+        let mut cells = file.map_cells(8192).unwrap();
+        let mut expected = vec![b'x'; 8192];
+        let mut number = 0;
+        for (position, len) in [(512, 512), (0, 8), (4096, 24), (512, 512), (8184, 8)] {
+            number += 1;
+            cells.store(position, &vec![number; len]);
+            expected[position..position + len].fill(number);
+            assert!(content(&*reader) == expected);
+            put(&*file, &[b'p', number], 300);
+            expected[300..302].copy_from_slice(&[b'p', number]);
+            assert!(content(&*reader) == expected);
+        }
+        file.sync(SyncKind::Data).unwrap();
+        drop((file, cells));
+        assert!(content(&*reader) == expected);
     });
 }
 

@@ -9,12 +9,13 @@ use std::{
 use duralog::{
     Acks, FlushPolicy, Log, Producer, Record, WriteMode,
     testing::{
-        Access, FileSystem,
+        Access, File, FileSystem, MapCells, SyncKind,
         sim::{Call, Choices, Disk, Machine, PAGE},
     },
 };
 
 const DIR: &str = "/log";
+const CELLS: &str = "/log/cells";
 
 /// What a file holds just before a call.
 type Image = (Call, Vec<u8>);
@@ -155,4 +156,85 @@ fn a_crash_between_two_stores_keeps_the_first() {
         }
     });
     assert_eq!(machine.problems(), Vec::<String>::new());
+}
+
+/// Runs `test` on a machine with a file of two pages of 'x', all of it durable.
+fn with_cells(seed: u64, test: impl FnOnce(&Machine, &dyn File, MapCells)) -> Machine {
+    let machine = Machine::new(seed);
+    machine.run(|| {
+        machine.create_dir_all(Path::new(DIR)).unwrap();
+        let directory = machine.open_dir(Path::new(DIR)).unwrap();
+        let file = machine.open(Path::new(CELLS), Access::CreateNew).unwrap();
+        assert_eq!(file.write_at(&[b'x'; 2 * PAGE], 0).unwrap(), 2 * PAGE);
+        file.sync(SyncKind::Full).unwrap();
+        directory.sync().unwrap();
+        let cells = file.map_cells(2 * PAGE).unwrap();
+        test(&machine, &*file, cells);
+    });
+    machine
+}
+
+#[test]
+fn of_a_piece_stored_in_place_the_first_word_is_zero_as_long_as_the_rest_is_not_whole() {
+    const PIECE: std::ops::Range<usize> = 512..1024;
+    let (old, new) = ([b'x'; 512], [b'n'; 512]);
+    let mut halves = BTreeSet::new();
+    for seed in 0..40 {
+        let images: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let machine = with_cells(seed, |machine, _, mut cells| {
+            let noted = Arc::clone(&images);
+            machine.observe(move |moment| {
+                let file = read(&moment.process_crash(), Path::new(CELLS));
+                noted.lock().unwrap().push(file[PIECE].to_vec());
+            });
+            cells.store(PIECE.start, &new);
+        });
+        assert_eq!(machine.problems(), Vec::<String>::new());
+        let images = images.lock().unwrap();
+        let [before, zeroed, half, copied, last] = &images[..5] else {
+            panic!("{} moments", images.len());
+        };
+        assert!(*before == old && *last == new, "seed {seed}");
+        for image in [zeroed, half, copied] {
+            assert_eq!(image[..8], [0; 8], "seed {seed}");
+        }
+        assert_eq!((&zeroed[8..], &copied[8..]), (&old[8..], &new[8..]));
+        halves.insert((half[8], half[511]));
+    }
+    assert!(halves.contains(&(b'n', b'x')) && halves.contains(&(b'x', b'n')));
+}
+
+#[test]
+fn what_is_stored_in_place_is_durable_once_the_file_is_synced_and_a_power_cut_may_tear_it_before() {
+    let machine = with_cells(0, |machine, file, mut cells| {
+        let after_cut = |seed| {
+            let left = machine.power_cut(&mut Choices::of(seed));
+            read(&left, Path::new(CELLS))[PAGE..PAGE + 512].to_vec()
+        };
+        cells.store(PAGE, &[b'a'; 512]);
+        let left: BTreeSet<_> = (0..200).map(after_cut).collect();
+        assert!(left.contains(&vec![b'x'; 512]) && left.contains(&vec![b'a'; 512]));
+        assert!(left.len() > 2, "it may be torn");
+        file.sync(SyncKind::Data).unwrap();
+        assert!((0..50).all(|seed| after_cut(seed) == [b'a'; 512]));
+    });
+    assert_eq!(machine.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn a_piece_stored_in_place_without_blocks_or_behind_the_end_is_noted() {
+    for keeps_len in [true, false] {
+        let machine = with_cells(0, |machine, file, mut cells| {
+            cells.store(0, &[b'a'; 512]);
+            assert_eq!(machine.problems(), Vec::<String>::new());
+            file.set_len(0).unwrap();
+            if keeps_len {
+                file.set_len(2 * PAGE as u64).unwrap();
+            }
+            cells.store(0, &[b'b'; 512]);
+        });
+        let problems = machine.problems();
+        let stored = |problem: &String| problem.contains("SIGBUS: 512 bytes at 0");
+        assert!(problems.iter().any(stored), "{problems:?}");
+    }
 }

@@ -69,7 +69,7 @@ fn a_group_commits_on_a_full_disk() {
 
 #[test]
 fn a_commit_that_fails_leaves_the_committed_offset_as_it_was() {
-    let scenario = Scenario::new(WriteMode::Auto);
+    let scenario = Scenario::new(WriteMode::Buffered);
     let log = scenario.open();
     write(&log, ["a", "b"]);
     let mut consumer = log.consumer("billing").max_poll_records(1).build().unwrap();

@@ -52,7 +52,7 @@ pub enum Call {
     Lock,
     /// Mapping.
     Map,
-    /// Before a frame is copied into a mapping.
+    /// Before something is copied into a mapping.
     BeforeCopy,
     /// Half of it is copied.
     HalfCopied,
@@ -60,6 +60,9 @@ pub enum Call {
     Copied,
     /// It is published.
     Published,
+    /// The first word of a piece that is copied in place is stored: zero before the rest of it is
+    /// copied, what it is to be behind that.
+    Stored,
     /// Starting a thread.
     Spawn,
     /// Waiting.

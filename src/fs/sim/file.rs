@@ -18,7 +18,10 @@ use super::{
     machine::{Inner, State},
     storage::{NodeId, Storage},
 };
-use crate::fs::{File, MapReader, MapWriter, SyncKind, mapping::MapWatch};
+use crate::fs::{
+    File, MapCells, MapReader, MapWriter, SyncKind,
+    mapping::{MapWatch, Word},
+};
 
 #[derive(Debug)]
 pub(super) struct SimFile {
@@ -269,6 +272,12 @@ impl File for SimFile {
         ))
     }
 
+    fn map_cells(&self, len: usize) -> io::Result<MapCells> {
+        self.check_writable()?;
+        let memory = self.memory(len)?;
+        Ok(MapCells::watched(memory, self.mapping(len)))
+    }
+
     fn map_reader(&self, len: usize) -> io::Result<MapReader> {
         let memory = self.memory(len)?;
         Ok(MapReader::watched(memory, len, self.mapping(len)))
@@ -346,5 +355,11 @@ impl MapWatch for Mapping {
     fn after_publish(&self, end: usize) {
         self.readable.store(end, Ordering::Relaxed);
         self.tell(Call::Published, |_| ());
+    }
+
+    fn after_word(&self, position: usize, word: Word) {
+        self.place
+            .put(&mut self.place.machine.state(), &word, position);
+        self.tell(Call::Stored, |_| ());
     }
 }

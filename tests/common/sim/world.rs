@@ -247,12 +247,18 @@ impl World {
     pub fn poll_and_commit(&self, consumer: &mut Consumer, timeout: Duration) -> usize {
         let count = consumer.poll(timeout).unwrap().len();
         if count > 0 {
-            let (group, position) = (consumer.group().to_owned(), consumer.position().get());
-            self.oracle(|oracle| oracle.commit_begins(&group, position));
-            consumer.commit().unwrap();
-            self.oracle(|oracle| oracle.commit_returned(&group));
+            let position = consumer.position().get();
+            self.commit_written(consumer, position);
         }
         count
+    }
+
+    /// Commits, and waits for no device.
+    pub fn commit_written(&self, consumer: &mut Consumer, offset: u64) {
+        let group = consumer.group().to_owned();
+        self.oracle(|oracle| oracle.commit_begins(&group, offset));
+        consumer.commit_offset(offset.into()).unwrap();
+        self.oracle(|oracle| oracle.commit_returned(&group));
     }
 
     /// Commits durably; whether it was.

@@ -9,7 +9,8 @@ use duralog::{
 
 use crate::{
     common::{
-        Case, EIO, count_calls, drain, in_both_modes, in_log, is_segment, run, send_many, written,
+        Case, EIO, count_calls, drain, in_both_modes, in_log, is_segment, run, send_many,
+        where_commits_are_calls, written,
     },
     sim::world::World,
 };
@@ -247,7 +248,7 @@ fn a_group_whose_file_fails_to_sync_takes_no_more_commits_and_the_log_goes_on() 
 
 #[test]
 fn a_commit_that_cannot_be_written_changes_nothing_and_works_again_later() {
-    in_both_modes(0..2, |case| {
+    where_commits_are_calls(0..4, |case| {
         let disk = run(&case.world(), |world| {
             let (_log, mut billing) = polled(world, 6);
             billing.commit_offset(2.into()).unwrap();
@@ -275,6 +276,9 @@ fn closing_makes_the_commit_durable_and_its_records() {
         });
         let file = cut.read(&in_log(GROUP_FILE)).unwrap();
         assert_ne!(file[..4096], file[4096..], "slots differ in their places");
+        for page in file.chunks(4096) {
+            assert!(page[..8] != [0; 8] && page[512..] == [0; 4096 - 512]);
+        }
         assert_eq!(committed_on(&case, &cut), 5);
         assert_eq!(case.read(&cut).offsets(), [0, 1, 2, 3, 4]);
     });

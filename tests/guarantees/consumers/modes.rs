@@ -7,7 +7,7 @@ use duralog::{
     testing::sim::{Call, Choices, Effect, Fault},
 };
 
-use crate::common::{EIO, drain, in_both_modes, run, send_many, written};
+use crate::common::{EIO, drain, in_both_modes, run, send_many, where_commits_are_calls, written};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -96,7 +96,7 @@ fn what_failed_is_not_committed_automatically_nor_what_is_behind_it() {
 
 #[test]
 fn an_automatic_commit_that_fails_is_told_by_the_poll_which_returns_nothing() {
-    in_both_modes(0..2, |case| {
+    where_commits_are_calls(0..4, |case| {
         run(&case.world(), |world| {
             let log = world.open();
             send_many(&written(&log), "record", 0..9, 60);
@@ -137,7 +137,7 @@ fn a_commit_before_processing_is_durable_before_the_records_are_returned() {
 
 #[test]
 fn if_the_commit_before_processing_fails_nothing_is_returned() {
-    in_both_modes(0..2, |case| {
+    where_commits_are_calls(0..4, |case| {
         run(&case.world(), |world| {
             let log = world.open();
             send_many(&written(&log), "record", 0..9, 60);

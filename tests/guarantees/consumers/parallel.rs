@@ -15,7 +15,7 @@ use duralog::{
 use crate::{
     common::{
         Case, EIO, RESERVED, in_both_modes, in_log, position_of, run, segments, send, send_many,
-        written,
+        where_commits_are_calls, written,
     },
     sim::world::{World, value},
 };
@@ -499,7 +499,7 @@ fn a_gap_without_a_record_behind_it_is_told_too() {
 
 #[test]
 fn a_commit_that_fails_is_told_and_tried_again_by_the_next() {
-    in_both_modes(0..2, |case| {
+    where_commits_are_calls(0..4, |case| {
         run(&case.world(), |world| {
             let log = world.open();
             send_many(&written(&log), "line", 0..4, 40);

@@ -396,6 +396,10 @@ fn it_waits_for_records_to_come_until_it_is_stopped() {
                 send_many(&written(&log), "record", 3 * number..3 * number + 3, 60);
                 world.machine.sleep(Duration::from_millis(1));
             }
+            let committed = || log.describe_group("billing").unwrap().committed;
+            while committed().unwrap() < 12.into() {
+                world.machine.sleep(Duration::from_millis(1));
+            }
             handle.stop();
             worker.join();
         });

@@ -13,8 +13,8 @@ use std::{
 };
 
 use duralog::testing::{
-    Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, MapReader, MapWriter, Parker,
-    RealHost, SyncKind, Threads,
+    Access, Clock, DirEntry, Directory, File, FileSystem, Joiner, MapCells, MapReader, MapWriter,
+    Parker, RealHost, SyncKind, Threads,
 };
 
 /// A call that can fail.
@@ -446,6 +446,10 @@ impl File for TestFile {
 
     fn map_writer(&self, capacity: usize, published: usize) -> io::Result<MapWriter> {
         self.file.map_writer(capacity, published)
+    }
+
+    fn map_cells(&self, len: usize) -> io::Result<MapCells> {
+        self.file.map_cells(len)
     }
 
     fn map_reader(&self, len: usize) -> io::Result<MapReader> {
