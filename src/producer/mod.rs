@@ -363,14 +363,11 @@ impl Producer {
         Receipt::written(log, first, count)
     }
 
-    /// What the log dropped is not told by the send; unless the records have sequences, of which
-    /// none may be left out.
+    /// What the log dropped is not told by the send.
     #[cold]
     fn dropped(&self, error: Error, count: u64) -> Result<Receipt> {
         match error.kind() {
-            ErrorKind::Dropped { .. } if self.route.name.is_none() => {
-                Ok(Receipt::dropped(error, count))
-            }
+            ErrorKind::Dropped { .. } => Ok(Receipt::dropped(error, count)),
             _ => Err(error),
         }
     }
