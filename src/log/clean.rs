@@ -89,13 +89,11 @@ impl Shared {
             return Some(pace.retry_at);
         }
         let mut warnings = Vec::new();
-        let next = match self.clean(&mut pace, now, &mut warnings) {
-            Ok(next) => next,
-            Err(_) => {
-                pace.retry_at = now + RETRY_AFTER;
-                Some(pace.retry_at)
-            }
-        };
+        let cleaned = self.clean(&mut pace, now, &mut warnings);
+        let next = cleaned.unwrap_or_else(|_| {
+            pace.retry_at = now + RETRY_AFTER;
+            Some(pace.retry_at)
+        });
         drop(pace);
         if let Some(call) = &self.on_warning {
             for warning in &warnings {

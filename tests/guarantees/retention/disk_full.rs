@@ -129,7 +129,7 @@ fn at_the_floor_a_send_waits_is_dropped_or_drops_the_oldest_as_the_options_say()
                 for number in 0..60 {
                     let value = value("each", number, LEN);
                     let result = producer.send(Record::new(value.as_str()));
-                    let result = result.map_err(Into::into).and_then(|r| r.wait());
+                    let result = result.map_err(Into::into).and_then(duralog::Receipt::wait);
                     match result {
                         Ok(at) => sent.push((at.get(), value)),
                         Err(_) if policy != WhenFull::DropNewest && refused == 2 => break,
