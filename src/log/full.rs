@@ -112,8 +112,9 @@ impl Shared {
     /// `LogFull`.
     pub(super) fn check_roll(&self, appender: &Appender) -> Result<()> {
         // One that is prepared takes nothing more from the disk.
-        if self.prepared.lock().is_none() {
-            self.check_free(LATE_ROOM)?;
+        let free = self.check_free(LATE_ROOM);
+        if free.is_err() && self.prepared.lock().is_none() {
+            return free;
         }
         let keeping = &self.site.config.keeping;
         let Some(limit) = keeping.limits.bytes else {
