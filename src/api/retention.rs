@@ -42,7 +42,8 @@ impl Log {
     /// [`Closed`](crate::ErrorKind::Closed), [`SyncFailed`](crate::ErrorKind::SyncFailed),
     /// [`Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull): as much was
     /// deleted as [`log_start_offset`](Log::log_start_offset) says; files that could not be
-    /// removed are removed later.
+    /// removed are removed later: in the background if the log has limits, else with the next
+    /// deletion or at the next opening.
     pub fn enforce_retention(&self) -> Result<RetentionReport> {
         self.handle.enforce_retention(None)
     }

@@ -15,7 +15,7 @@ use std::{
 use super::{
     Shared, Site,
     checkpointer::RESERVED_AHEAD,
-    full::Patience,
+    full::{Patience, Waiter},
     producers::Producers,
     segments::{Segment, segment_path},
 };
@@ -138,9 +138,9 @@ impl Shared {
     ///
     /// `TooLarge`, `StorageFull`, `Io`, `SyncFailed`, `Closed`. The log is as before.
     #[inline]
-    pub(crate) fn append(&self, body: &impl FrameBody) -> Result<Offset> {
+    pub(crate) fn append(&self, body: &impl FrameBody, waiter: Waiter) -> Result<Offset> {
         let (len, count) = (frame::frame_len(body), body.count());
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(waiter, false);
         loop {
             let mut appender = self.clear_way(self.append.lock(), len, count, &mut patience)?;
             match appender.write_frame(self, body) {

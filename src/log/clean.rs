@@ -1,6 +1,6 @@
 //! Cleaning: what the log may let go of, by its policy, goes in the background.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Shared,
@@ -23,6 +23,8 @@ use crate::{
 const LOOK_HELD: Duration = Duration::from_secs(1);
 /// Looks again at least so often, for groups that are to be warned, and for the free space.
 const LOOK_LONGEST: Duration = Duration::from_secs(10);
+/// The rate at which a log grows is that of about so many milliseconds.
+const RATE_OF: u64 = 10_000;
 /// Looks again no sooner than this.
 const LOOK_SHORTEST: Duration = Duration::from_millis(1);
 
@@ -32,9 +34,9 @@ pub(crate) struct CleanPace {
     pub(super) doomed: Doomed,
     floors: Floors,
     retry_at: Duration,
-    /// Groups that were warned, and have not caught up since.
-    warned: BTreeSet<String>,
-    /// Bytes appended by the last look, when that was, and how many a second since the one before.
+    /// Groups that were warned, and have not caught up since with what there was by then.
+    warned: BTreeMap<String, Offset>,
+    /// Bytes appended by the last look, when that was, and how many a second lately.
     appended: u64,
     looked_at: Duration,
     rate: u64,
@@ -120,7 +122,7 @@ impl Shared {
             self.carry_out(pace, &decision.plan)?;
             return Ok(Some(now));
         }
-        pace.news_of(&decision.plan.warnings, warnings);
+        pace.news_of(&decision, warnings);
         Ok(self.next_clean(now, &decision))
     }
 
@@ -182,7 +184,8 @@ impl Shared {
 
     pub(super) fn look_at_groups(&self, pace: &mut CleanPace) -> Result<Look> {
         let now = self.ages.at(self.site.host.monotonic());
-        pace.floors.look(&self.site, now, self.ages.opened())
+        let (opened, start) = (self.ages.opened(), self.log_start());
+        pace.floors.look(&self.site, now, opened, start)
     }
 
     /// Decides what is to go by these limits.
@@ -243,7 +246,10 @@ impl Shared {
         }
         let appended = self.append.lock().appended_bytes;
         let bytes = appended.saturating_sub(pace.appended);
-        pace.rate = bytes.saturating_mul(1_000) / millis;
+        // What came before counts as so much time.
+        let before = if pace.looked_at.is_zero() { 0 } else { RATE_OF };
+        let sum = pace.rate.saturating_mul(before);
+        pace.rate = sum.saturating_add(bytes.saturating_mul(1_000)) / (before + millis);
         (pace.appended, pace.looked_at) = (appended, now);
     }
 
@@ -330,11 +336,17 @@ impl Shared {
 
 impl CleanPace {
     /// Picks the warnings that are news.
-    fn news_of(&mut self, warnings: &[RetentionWarning], news: &mut Vec<RetentionWarning>) {
-        self.warned
-            .retain(|group| warnings.iter().any(|warning| warning.group == *group));
-        for warning in warnings {
-            if self.warned.insert(warning.group.clone()) {
+    fn news_of(&mut self, decision: &Decision, news: &mut Vec<RetentionWarning>) {
+        let groups = &decision.look.groups;
+        let is_behind = |name: &String, end: &Offset| {
+            let mut same = groups.iter().filter(|group| group.name == *name);
+            same.any(|group| group.floor < *end)
+        };
+        self.warned.retain(|name, end| is_behind(name, end));
+        let end = decision.facts.last().map_or(Offset::ZERO, |last| last.end);
+        for warning in &decision.plan.warnings {
+            if !self.warned.contains_key(&warning.group) {
+                self.warned.insert(warning.group.clone(), end);
                 news.push(warning.clone());
             }
         }

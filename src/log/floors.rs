@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Floors {
     known: BTreeMap<String, Known>,
+    /// The log start: it stands for what a group has committed where that can't be told.
+    start: Offset,
     /// There was a look before: a group that was not there then is new.
     looked: bool,
 }
@@ -43,12 +45,20 @@ pub(super) struct Look {
 
 impl Floors {
     /// Reads what groups have committed, which other processes may do at any time. `now` is by the
-    /// log's clock, `opened` what the wall clock said when the log was opened.
+    /// log's clock, `opened` what the wall clock said when the log was opened; `start` is the log
+    /// start.
     ///
     /// # Errors
     ///
     /// `Io`, `SymbolicLink`.
-    pub(super) fn look(&mut self, site: &Site, now: u64, opened: u64) -> Result<Look> {
+    pub(super) fn look(
+        &mut self,
+        site: &Site,
+        now: u64,
+        opened: u64,
+        start: Offset,
+    ) -> Result<Look> {
+        self.start = start;
         let found = group::list_settled(&*site.host, &site.dir)?;
         self.known
             .retain(|name, _| found.iter().any(|group| group.name == *name));
@@ -72,7 +82,7 @@ impl Floors {
             }
             look.groups.push(GroupFacts {
                 name: name.clone(),
-                floor: known.floor(),
+                floor: known.floor(start),
                 holds: keeping.groups == GroupRetention::KeepUnconsumed,
             });
         }
@@ -120,18 +130,18 @@ impl Floors {
             if known.durable < group.floor.min(until) {
                 known.make_durable(site, journal, &group.name, kind);
             }
-            group.floor = group.floor.min(known.durable);
+            group.floor = group.floor.min(known.durable.max(self.start));
         }
     }
 }
 
 impl Known {
     /// What it has committed, as far as a sync may make that durable.
-    fn floor(&self) -> Offset {
+    fn floor(&self, start: Offset) -> Offset {
         match &self.state {
-            None => Offset::ZERO,
+            None => start,
             Some(state) if self.doubted.as_ref() == Some(state) => {
-                state.committed.min(self.durable)
+                state.committed.min(self.durable.max(start))
             }
             Some(state) => state.committed,
         }

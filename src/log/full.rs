@@ -20,9 +20,35 @@ const LOOK_BLOCKED: Duration = Duration::from_millis(20);
 /// Of those who wait, one looks at the groups within this time.
 const LOOK_TOGETHER: Duration = Duration::from_millis(10);
 
-/// How long a send waits at most, once it has begun to.
-#[derive(Debug, Default)]
-pub(super) struct Patience(Option<Duration>);
+/// Who waits while a log is full that lets sends wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// The append, for as long as the options say.
+    #[default]
+    Append,
+    /// Whoever appends, and tries again by itself until it has enough.
+    Caller,
+}
+
+/// What a send puts up with.
+#[derive(Debug)]
+pub(super) struct Patience {
+    waiter: Waiter,
+    /// It has sequences, of which none may be left out: it fails rather than be dropped.
+    is_named: bool,
+    /// How long it waits at most, once it has begun to.
+    deadline: Option<Duration>,
+}
+
+impl Patience {
+    pub(super) fn new(waiter: Waiter, is_named: bool) -> Self {
+        Self {
+            waiter,
+            is_named,
+            deadline: None,
+        }
+    }
+}
 
 /// What came of making room.
 #[derive(Clone, Debug)]
@@ -67,13 +93,15 @@ impl Shared {
         free.unwrap_or(u64::MAX)
     }
 
-    /// Bytes that have to be freed, so that the log can go on for a segment.
+    /// Bytes that have to be freed, so that the log can go on for a segment, and for as much as is
+    /// looked for when room is made.
     pub(super) fn shortage(&self) -> u64 {
         if !self.deletes() || self.check_free(LATE_ROOM).is_ok() {
             return 0;
         }
         let floor = self.site.config.keeping.min_free.unwrap_or(0);
-        let wanted = floor.saturating_add(self.site.config.segment_bytes as u64);
+        let ahead = self.site.config.segment_bytes.max(LATE_ROOM);
+        let wanted = floor.saturating_add(ahead as u64);
         wanted.saturating_sub(self.free_space())
     }
 
@@ -88,7 +116,11 @@ impl Shared {
     ///
     /// `LogFull`.
     pub(super) fn check_roll(&self, appender: &Appender) -> Result<()> {
-        self.check_free(LATE_ROOM)?;
+        // One that is prepared takes nothing more from the disk.
+        let free = self.check_free(LATE_ROOM);
+        if free.is_err() && self.prepared.lock().is_none() {
+            return free;
+        }
         let keeping = &self.site.config.keeping;
         let Some(limit) = keeping.limits.bytes else {
             return Ok(());
@@ -136,9 +168,9 @@ impl Shared {
         };
         let error = blame(error, held_by);
         match keeping.when_full {
-            WhenFull::Block(timeout) => {
+            WhenFull::Block(timeout) if patience.waiter == Waiter::Append => {
                 let now = self.site.host.monotonic();
-                let deadline = *patience.0.get_or_insert_with(|| {
+                let deadline = *patience.deadline.get_or_insert_with(|| {
                     self.counters.blocked_sends.fetch_add(1, Ordering::Relaxed);
                     now.saturating_add(timeout)
                 });
@@ -148,13 +180,13 @@ impl Shared {
                     return Ok(());
                 }
             }
-            WhenFull::DropNewest => {
+            WhenFull::DropNewest if !patience.is_named => {
                 self.counters
                     .dropped_newest
                     .fetch_add(records, Ordering::Relaxed);
                 return Err(ErrorKind::Dropped { source: error }.into());
             }
-            WhenFull::Reject | WhenFull::DropOldest => {}
+            _ => {}
         }
         self.counters.rejected_sends.fetch_add(1, Ordering::Relaxed);
         Err(error)

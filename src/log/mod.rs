@@ -59,6 +59,7 @@ mod verify;
 mod watch;
 
 pub(crate) use cursor::{Cursor, Limits, Span, offset_for_time};
+pub(crate) use full::Waiter;
 pub use lag::Lag;
 pub(crate) use lag::lag;
 pub use members::ConsumerInfo;

@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shared, append::Appender, full::Patience};
+use super::{
+    Shared,
+    append::Appender,
+    full::{Patience, Waiter},
+};
 use crate::{
     error::{ErrorKind, Result},
     format::{
@@ -351,9 +355,10 @@ impl Shared {
         who: Identity,
         sequence: Option<u64>,
         body: &impl FrameBody,
+        waiter: Waiter,
     ) -> Result<Sent> {
         let count = body.count();
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(waiter, true);
         let mut appender = self.append.lock();
         loop {
             self.check_writable()?;

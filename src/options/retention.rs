@@ -141,12 +141,16 @@ pub enum WhenFull {
     /// back. The default.
     #[default]
     Reject,
-    /// The send waits for so long at most, and fails then. It looks again every 20 ms.
+    /// The send waits for so long at most, and fails then. It looks again every 20 ms. Producers
+    /// that try again by themselves (buffered ones, and those with a
+    /// [`delivery_timeout`](crate::ProducerBuilder::delivery_timeout)) wait as long as that says
+    /// instead.
     Block(Duration),
     /// The record is dropped: the send returns a receipt, whose
     /// [`wait`](crate::Receipt::wait) fails with
     /// [`ErrorKind::Dropped`](crate::ErrorKind::Dropped). So senders that do not wait go on
-    /// undisturbed. Named producers leave none of their records out, so their sends fail.
+    /// undisturbed. Named producers leave none of their records out, so their sends fail as with
+    /// `Reject`.
     DropNewest,
     /// The oldest segment goes, although groups have not read it: they are told the gap
     /// ([`GapReason::DropOldest`](crate::GapReason::DropOldest)). Where even that does not help, as

@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     format::{body, largest_body, producer},
     handle::LogHandle,
+    log::Waiter,
     options::{Acks, Compression},
 };
 
@@ -279,9 +280,16 @@ impl ProducerBuilder {
         let route = Route {
             name: name.transpose()?,
             compression: self.compression,
+            // What a buffered producer sends directly is not tried again.
+            waiter: match self.delivery_timeout {
+                Some(_) if buffering.is_none() => Waiter::Caller,
+                _ => Waiter::Append,
+            },
         };
         let path = if let Some(buffering) = buffering {
-            Path::Buffered(Buffered::start(&self.log, buffering, route.clone())?)
+            let mut route = route.clone();
+            route.waiter = Waiter::Caller;
+            Path::Buffered(Buffered::start(&self.log, buffering, route)?)
         } else {
             match self.delivery_timeout {
                 None => Path::Direct,

@@ -285,7 +285,7 @@ impl Producer {
         };
         match first {
             Ok(first) => Ok(self.receipt(first, 1, acks)),
-            Err(error) => self.dropped(error, 1),
+            Err(error) => Self::dropped(error, 1),
         }
     }
 
@@ -297,7 +297,7 @@ impl Producer {
         let count = records.len() as u64;
         match self.append(records, &RecordsBody::new(records)) {
             Ok(first) => Ok(self.receipt(first, count, self.acks)),
-            Err(error) => self.dropped(error, count),
+            Err(error) => Self::dropped(error, count),
         }
     }
 
@@ -363,14 +363,11 @@ impl Producer {
         Receipt::written(log, first, count)
     }
 
-    /// What the log dropped is not told by the send; unless the records have sequences, of which
-    /// none may be left out.
+    /// What the log dropped is not told by the send.
     #[cold]
-    fn dropped(&self, error: Error, count: u64) -> Result<Receipt> {
+    fn dropped(error: Error, count: u64) -> Result<Receipt> {
         match error.kind() {
-            ErrorKind::Dropped { .. } if self.route.name.is_none() => {
-                Ok(Receipt::dropped(error, count))
-            }
+            ErrorKind::Dropped { .. } => Ok(Receipt::dropped(error, count)),
             _ => Err(error),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
         producer,
     },
     handle::LogHandle,
-    log::{Identity, Sent, Shared},
+    log::{Identity, Sent, Shared, Waiter},
     offset::Offset,
     options::Compression,
     record::AsRecord,
@@ -45,8 +45,13 @@ impl Name {
     }
 
     /// Appends with the sequences that are next.
-    pub(super) fn append(&self, log: &Shared, body: &impl FrameBody) -> Result<Offset> {
-        match log.append_sent(self.identity, None, body)? {
+    pub(super) fn append(
+        &self,
+        log: &Shared,
+        body: &impl FrameBody,
+        waiter: Waiter,
+    ) -> Result<Offset> {
+        match log.append_sent(self.identity, None, body, waiter)? {
             Sent::New(first) => Ok(first),
             // Without a sequence of its own nothing is known already.
             Sent::Duplicate(_) | Sent::Overlap { .. } => Err(ErrorKind::EmptyBatch.into()),
@@ -155,12 +160,16 @@ impl Producer {
         let append = |sequence, records: &[R]| {
             let body = AnyBody::of(records);
             self.check_body(&body)?;
-            let (log, first) = (&self.log, Some(sequence));
+            let (log, first, waiter) = (&self.log, Some(sequence), self.route.waiter);
             match self.route.compression {
-                Compression::None => self.try_append(|| log.append_sent(identity, first, &body)),
+                Compression::None => {
+                    self.try_append(|| log.append_sent(identity, first, &body, waiter))
+                }
                 codec => with_compressed(records, &body, codec, |smaller| match smaller {
-                    Some(body) => self.try_append(|| log.append_sent(identity, first, &body)),
-                    None => self.try_append(|| log.append_sent(identity, first, &body)),
+                    Some(body) => {
+                        self.try_append(|| log.append_sent(identity, first, &body, waiter))
+                    }
+                    None => self.try_append(|| log.append_sent(identity, first, &body, waiter)),
                 }),
             }
         };

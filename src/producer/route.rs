@@ -2,7 +2,11 @@
 
 use super::named::Name;
 use crate::{
-    error::Result, format::body::FrameBody, log::Shared, offset::Offset, options::Compression,
+    error::Result,
+    format::body::FrameBody,
+    log::{Shared, Waiter},
+    offset::Offset,
+    options::Compression,
 };
 
 /// What the frames of a producer have in common.
@@ -10,6 +14,7 @@ use crate::{
 pub(super) struct Route {
     pub(super) name: Option<Name>,
     pub(super) compression: Compression,
+    pub(super) waiter: Waiter,
 }
 
 impl Route {
@@ -21,8 +26,8 @@ impl Route {
     #[inline]
     pub(super) fn append(&self, log: &Shared, body: &impl FrameBody) -> Result<Offset> {
         match &self.name {
-            None => log.append(body),
-            Some(name) => name.append(log, body),
+            None => log.append(body, self.waiter),
+            Some(name) => name.append(log, body, self.waiter),
         }
     }
 

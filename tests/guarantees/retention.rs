@@ -2,4 +2,10 @@
 
 mod common;
 
+mod deleting;
+mod disk_full;
+mod full;
+mod groups;
 mod limits;
+mod senders;
+mod warnings;

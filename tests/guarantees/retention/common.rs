@@ -1,12 +1,12 @@
 //! Logs of which something is to go.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use duralog::{Log, LogOptions, MIN_SEGMENT_BYTES};
+use duralog::{Consumer, Log, LogOptions, MIN_SEGMENT_BYTES, ReadOnlyLog, Start};
 
 use crate::{
     common::{Case, Seen, in_log, see, send_many, written},
-    sim::world::World,
+    sim::{PATH, world::World},
 };
 
 /// Six records of this size fill a segment of the smallest size.
@@ -63,4 +63,20 @@ pub fn bases(world: &World, ending: &str) -> Vec<u64> {
         .collect();
     bases.sort_unstable();
     bases
+}
+
+/// A group that has committed so far. (It is read from there, not from where it polled.)
+pub fn group_at(log: &Log, name: &str, committed: u64) -> Consumer {
+    let mut consumer = log.consumer(name).start(Start::Earliest).build().unwrap();
+    if consumer.committed().get() < committed {
+        consumer.commit_offset(committed.into()).unwrap();
+    }
+    consumer.seek_to_committed();
+    consumer
+}
+
+/// The same log, as another process sees it.
+pub fn beside(world: &World) -> ReadOnlyLog {
+    let machine = Arc::new(world.machine.clone());
+    duralog::testing::open_read_only(machine, PATH).unwrap()
 }
