@@ -216,7 +216,8 @@ impl Consumer {
     /// # Errors
     ///
     /// As [`commit`](Consumer::commit);
-    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange).
+    /// [`OffsetOutOfRange`](crate::ErrorKind::OffsetOutOfRange) behind the end of the log. (In front
+    /// of its start is none: what was deleted from there on is told as a gap.)
     pub fn commit_offset(&mut self, offset: Offset) -> Result<()> {
         self.commit_offset_with(offset, &CommitOptions::new())
     }

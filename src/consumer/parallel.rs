@@ -9,7 +9,7 @@ use super::{
     work::{Delivery, Idle, Work},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     format::group::GroupLosses,
     fs::{Mutex, Parker, Signal, Told, WaitId, wake_all},
     log::{Gap, Lag, News, Source, lag},
@@ -497,25 +497,14 @@ impl Inner {
             let work = self.work.lock();
             (work.prefix(), work.is_behind())
         };
-        let result = match options {
-            Some(options) => consumer.commit_offset_with(prefix, options),
-            None if is_behind => consumer.commit_offset(prefix),
+        match options {
+            Some(options) => consumer.commit_offset_with(prefix, options)?,
+            None if is_behind => consumer.commit_offset(prefix)?,
             None => return Ok(()),
-        };
-        match result {
-            Ok(()) => self.work.lock().has_committed(prefix),
-            // What was taken and then deleted from the log can't be committed, and need not be.
-            Err(error) if is_below_start(&error) => {}
-            Err(error) => return Err(error),
         }
+        self.work.lock().has_committed(prefix);
         Ok(())
     }
-}
-
-/// Whether an offset was refused because the log begins behind it by now.
-fn is_below_start(error: &Error) -> bool {
-    let kind = error.kind();
-    matches!(kind, ErrorKind::OffsetOutOfRange { requested, start, .. } if requested < start)
 }
 
 /// One who waits for something to take. Dropped, it waits no longer.

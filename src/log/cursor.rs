@@ -399,10 +399,14 @@ impl Cursor {
         if place.spot.next.is_some() || !at_end {
             return Ok(());
         }
-        let found = self.source.find(place.spot.base)?;
-        let Some(spot) = found.filter(|spot| spot.base == place.spot.base) else {
+        let Some(spot) = self.source.find(place.spot.base)? else {
             return Ok(());
         };
+        if spot.base != place.spot.base {
+            // It was deleted meanwhile; then the first one there is comes next.
+            place.spot.next = Some((spot.base, spot.previous_end));
+            return Ok(());
+        }
         place.spot.next = spot.next;
         if let (true, Some(view)) = (self.source.is_foreign(), spot.view.clone()) {
             if view.shape.seed == place.view.shape.seed {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use duralog::{
     CommitOptions, CommitReceipt, Consumer, Durability, ErrorKind, FlushPolicy, Log, Offset,
-    Producer, Record, WriteMode,
+    Producer, Record, Retention, WriteMode,
     testing::sim::{Choices, Disk, Machine},
 };
 use proptest::prelude::*;
@@ -36,6 +36,10 @@ enum Op {
     Seek(i64),
     Rewind(i64),
     Lag,
+    /// Records below an offset so far behind the log start.
+    DeleteBefore(u64),
+    /// All but so many segments.
+    Retain(u64),
     Reopen,
     Kill,
     PowerCut(u64),
@@ -66,6 +70,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (-9..9_i64).prop_map(Op::Seek),
         2 => (-9..2_i64).prop_map(Op::Rewind),
         1 => Just(Op::Lag),
+        2 => (0..9_u64).prop_map(Op::DeleteBefore),
+        1 => (1..4_u64).prop_map(Op::Retain),
         2 => Just(Op::Reopen),
         3 => Just(Op::Kill),
         3 => any::<u64>().prop_map(Op::PowerCut),
@@ -84,6 +90,10 @@ enum End {
 #[derive(Debug, Default)]
 struct Model {
     records: BTreeMap<u64, String>,
+    /// What was deleted. Who is in the middle of a segment reads it to its end.
+    gone: BTreeMap<u64, String>,
+    /// The log start.
+    start: u64,
     /// Records below are durable.
     durable: u64,
     /// The last durable commit, and those since.
@@ -98,8 +108,19 @@ impl Model {
         self.commits.last().copied().unwrap_or(0)
     }
 
+    /// Records below are deleted; what is above is durable by then.
+    fn delete_below(&mut self, start: u64) {
+        assert!(start >= self.start, "the log start went back");
+        let kept = self.records.split_off(&start);
+        self.gone
+            .append(&mut std::mem::replace(&mut self.records, kept));
+        self.start = start;
+        self.durable = self.durable.max(start);
+    }
+
     /// Compares a log that was just opened with what was promised, and takes over what is there.
     fn judge(&mut self, log: &Log, end: End) {
+        assert_eq!(log.log_start_offset(), self.start, "after {end:?}");
         let seen = see(log);
         let there: BTreeMap<_, _> = seen.records.iter().cloned().collect();
         for (offset, value) in &self.records {
@@ -183,7 +204,7 @@ impl<'a> Life<'a> {
 
     fn send(&mut self, count: u64, as_batch: bool) {
         let values: Vec<_> = (self.model.sent..self.model.sent + count)
-            .map(|number| format!("record {number}"))
+            .map(|number| format!("record {number:700}"))
             .collect();
         self.model.sent += count;
         let records: Vec<_> = values.iter().map(|v| Record::new(v.as_str())).collect();
@@ -214,7 +235,9 @@ impl<'a> Life<'a> {
         }
         for record in &batch {
             let offset = record.offset().unwrap().get();
-            let value = self.model.records.get(&offset).map(String::as_bytes);
+            let there = self.model.records.get(&offset);
+            let value = there.or_else(|| self.model.gone.get(&offset));
+            let value = value.map(String::as_bytes);
             assert_eq!(record.value(), value, "at {offset}");
             told.push(offset..offset + 1);
             self.polled.push(offset);
@@ -280,7 +303,7 @@ impl<'a> Life<'a> {
     }
 
     fn sought(&mut self, to: u64, result: duralog::Result<()>) {
-        if to <= self.end() {
+        if (self.model.start..=self.end()).contains(&to) {
             result.unwrap();
             self.position = to;
         } else {
@@ -314,6 +337,9 @@ impl<'a> Life<'a> {
         let Some(&offset) = self.polled.get(index) else {
             return;
         };
+        if self.polled[0] < self.model.start {
+            return;
+        }
         // The batch is gone by now: it is polled once more.
         self.billing.seek(self.polled[0].into()).unwrap();
         let batch = self.billing.poll(Duration::ZERO).unwrap();
@@ -325,6 +351,29 @@ impl<'a> Life<'a> {
             self.failed = Some(self.failed.map_or(offset, |failed| failed.min(offset)));
         }
         self.position = self.billing.position().get();
+    }
+
+    fn delete_before(&mut self, to: u64) {
+        let result = self.log.delete_records_before(to.into());
+        if to <= self.end() {
+            assert_eq!(result.unwrap(), to);
+            self.model.delete_below(to);
+        } else {
+            let error = result.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::OffsetOutOfRange { .. }));
+        }
+        assert_eq!(self.log.log_start_offset(), self.model.start);
+    }
+
+    fn retain(&mut self, segments: u64) {
+        let limits = Retention::new().max_segments(segments);
+        let report = self.log.enforce_retention_of(limits).unwrap();
+        assert!(self.log.stats().segments <= segments);
+        let start = report.log_start_offset.get();
+        let deleted = self.model.records.range(..start).count() as u64;
+        assert!(report.records() >= deleted);
+        self.model.delete_below(start);
+        assert_eq!(self.log.log_start_offset(), start);
     }
 
     /// Does one operation.
@@ -340,7 +389,7 @@ impl<'a> Life<'a> {
             Op::SeekToCommitted => self.seek_to_committed(),
             Op::SeekToBeginning => {
                 let result = self.billing.seek_to_beginning();
-                self.sought(0, result);
+                self.sought(self.model.start, result);
             }
             Op::SeekToEnd => {
                 let result = self.billing.seek_to_end();
@@ -359,6 +408,8 @@ impl<'a> Life<'a> {
                 assert_eq!(lag.age.is_some(), rest.is_some());
                 assert_eq!(lag.bytes > 0, rest.is_some());
             }
+            Op::DeleteBefore(by) => self.delete_before(self.model.start + by),
+            Op::Retain(segments) => self.retain(segments),
             Op::Reopen | Op::Kill | Op::PowerCut(_) => {}
         }
     }

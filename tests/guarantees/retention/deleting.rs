@@ -344,3 +344,42 @@ fn a_deletion_whose_note_fails_deletes_nothing() {
         case.reopen(&disk, |_, log| assert_eq!(log.log_start_offset(), 20));
     });
 }
+
+#[test]
+fn who_has_read_all_of_a_log_that_is_deleted_then_is_given_what_is_sent_next() {
+    in_both_modes(0..3, |case| {
+        run(&case.world(), |world| {
+            let log = world.open();
+            fill(&log, "x", PER_SEGMENT / 2);
+            let mut consumer = log.consumer("billing").build().unwrap();
+            let mut reader = log.reader().build().unwrap();
+            drain(&mut consumer);
+            assert!(!reader.try_poll().unwrap().is_empty());
+            let end = log.log_end_offset().get();
+            assert_eq!(delete(&log, end), end);
+            let sent = fill(&log, "y", 2);
+            assert_eq!(drain(&mut consumer).records, sent);
+            assert_eq!(reader.try_poll().unwrap().len(), sent.len());
+        });
+    });
+}
+
+#[test]
+fn what_was_processed_is_committed_though_it_was_deleted_meanwhile() {
+    in_both_modes(0..3, |case| {
+        run(&case.world(), |world| {
+            let log = world.open();
+            fill(&log, "x", END);
+            let mut consumer = log.consumer("billing").max_poll_records(3).build().unwrap();
+            assert_eq!(consumer.try_poll().unwrap().len(), 3);
+            delete(&log, 2 * PER_SEGMENT);
+            consumer.commit().unwrap();
+            assert_eq!(consumer.committed(), 3);
+            drop(consumer);
+            let mut again = log.consumer("billing").build().unwrap();
+            assert_eq!(again.committed(), 3);
+            let seen = drain(&mut again);
+            assert_eq!(seen.gaps, [(3, 2 * PER_SEGMENT, GapReason::Retention)]);
+        });
+    });
+}
