@@ -22,7 +22,7 @@ impl Log {
     /// }
     /// log.enforce_retention()?;
     /// assert!(log.stats().segments <= 2);
-    /// assert!(log.log_start_offset() > 0);
+    /// assert!(log.log_start_offset().get() > 0);
     /// # log.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -100,7 +100,8 @@ impl ConsumerBuilder {
     /// What the last poll returned is never committed this way, as nobody knows whether it was
     /// processed; so this is at least once, as long as a batch is processed before the next poll.
     /// To hand records to other threads take [`build_parallel`](Self::build_parallel). A record
-    /// that [failed](crate::Batch::fail), and what is behind it, is not committed.
+    /// that [failed](crate::Batch::fail), and what is behind it, is not committed. Of this and
+    /// [`commit_before_processing`](Self::commit_before_processing) the one called last counts.
     #[doc(alias = "enable.auto.commit")]
     #[doc(alias = "auto.commit.interval.ms")]
     pub fn auto_commit_after(mut self, interval: Duration) -> Self {

@@ -51,6 +51,12 @@ impl AgeClock {
         )
     }
 
+    /// The latest moment that is known of, with this stamp, if it is not from the future.
+    pub(super) fn believed(&self, stamp: Option<u64>, before: u64) -> u64 {
+        let believed = stamp.filter(|stamp| *stamp <= self.wall);
+        believed.unwrap_or(0).max(before)
+    }
+
     /// When something was done that was stamped with `stamp` before the log was opened: never
     /// later than it was opened. A stamp from the future says nothing; `latest` is another reading
     /// of the wall clock, from after it, which may.

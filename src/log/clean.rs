@@ -146,7 +146,15 @@ impl Shared {
         });
         // What is old and held back waits for the group.
         let old_at = old_at.filter(|_| !held);
-        let wait = [held_at, warn_at, old_at].into_iter().flatten().min()?;
+        let soon_at = keeping.limits.age.filter(|_| warns).and_then(|limit| {
+            let age = self.ages.at(now).saturating_sub(oldest?.newest);
+            let soon = limit.saturating_sub(limit / retention::WARN_PART);
+            soon.checked_sub(Duration::from_millis(age))
+        });
+        let wait = [held_at, warn_at, old_at, soon_at]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(now + wait.max(LOOK_SHORTEST))
     }
 
@@ -260,9 +268,15 @@ impl Shared {
         if plan.rolls {
             self.roll_at(last.end_offset)?;
         }
-        // If something was appended to the active segment meanwhile, it stays.
+        // If something was appended to the active segment meanwhile, it stays, rolled or not.
+        let facts = self.segments.facts();
+        let rolled = facts.iter().rev().skip(1);
+        let is_as_planned =
+            |fact: &SegmentFacts| fact.base == last.base_offset && fact.end == last.end_offset;
         let behind = self.segments.base_behind(last.base_offset);
-        let start = behind.unwrap_or(last.base_offset);
+        let start = behind
+            .filter(|_| rolled.clone().any(is_as_planned))
+            .unwrap_or(last.base_offset);
         let deletion = Deletion {
             start,
             lost: plan.lost,

@@ -76,7 +76,6 @@ impl Shared {
             // A log that starts behind its durable end would have lost what is between.
             self.sync_until(start)?;
         }
-        self.seal_below(start)?;
         self.keep_producers(start)?;
         // No compacted segment takes the place of one that goes.
         let _files = self.cleaner.files.lock();
@@ -92,7 +91,7 @@ impl Shared {
         })?;
         // In this order: whoever does not find a segment any more finds the reason.
         self.log_start.store(start.get(), Ordering::Release);
-        self.segments.remove(&gone);
+        self.take_out(&gone, start);
         if self.sync_kind().is_none() {
             // Else what is durable is taken out by whoever synced it, who counts on the rest.
             let mut appender = self.append.lock();
@@ -103,14 +102,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Seals the segments that are to go: whoever seals one makes an index beside it, which would
-    /// be left behind.
-    fn seal_below(&self, start: Offset) -> Result<()> {
-        let gone = self.segments.below(start);
-        if gone.iter().any(|segment| segment.is_unsealed()) && self.sync_kind().is_some() {
-            self.seal_durable()?;
-        }
-        Ok(())
+    /// Takes segments out of the log. Nobody seals one of them from then on: the index that is made
+    /// for it would be left behind.
+    fn take_out(&self, gone: &[Arc<Segment>], start: Offset) {
+        let _sealing = self.maintenance.sealing.lock();
+        self.segments.remove(gone);
+        let mut sealable = self.maintenance.sealable.lock();
+        sealable.retain(|segment| segment.base >= start);
     }
 
     /// Makes sure that what the records below say of named producers is known without them.

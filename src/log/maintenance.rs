@@ -83,6 +83,12 @@ impl Maintenance {
         }
     }
 
+    /// Takes out the oldest.
+    pub(super) fn next_sealable(&self) -> Option<Arc<Segment>> {
+        let mut sealable = self.sealable.lock();
+        (!sealable.is_empty()).then(|| sealable.remove(0))
+    }
+
     pub(crate) fn add_sealable(&self, segments: Vec<Arc<Segment>>) {
         if !segments.is_empty() {
             self.sealable.lock().extend(segments);

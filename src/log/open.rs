@@ -497,9 +497,21 @@ impl Opening {
     /// behind it was begun; and no segment is younger than one behind it.
     fn set_ages(&self, segments: &[Arc<Segment>], stamps: &[Option<u64>]) {
         let followed = segments.iter().zip(segments.iter().skip(1));
+        let mut floor = 0;
+        let newest: Vec<_> = followed
+            .zip(stamps)
+            .map(|((segment, next), stamp)| {
+                let begun = self.ages.believed(segment.created(), 0);
+                floor = floor.max(begun);
+                // A clock that was set back in between says nothing.
+                let rolled = next.created().filter(|time| begun > 0 && *time >= floor);
+                floor = self.ages.believed(*stamp, floor);
+                self.ages.past(*stamp, rolled)
+            })
+            .collect();
         let mut youngest = u64::MAX;
-        for ((segment, next), stamp) in followed.zip(stamps).rev() {
-            youngest = youngest.min(self.ages.past(*stamp, next.created()));
+        for (segment, newest) in segments.iter().zip(newest).rev() {
+            youngest = youngest.min(newest);
             segment.set_newest(youngest);
         }
     }

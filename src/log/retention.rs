@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A group is warned of what happens within this part of a limit.
-const WARN_PART: u64 = 4;
+pub(super) const WARN_PART: u32 = 4;
 
 /// A segment, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ impl Facts<'_> {
         let limit = self.limits.age?;
         let age = Duration::from_millis(self.now.saturating_sub(segment.newest));
         let left = limit.saturating_sub(age);
-        (left <= limit / u32::try_from(WARN_PART).unwrap_or(1)).then_some(left)
+        (left <= limit / WARN_PART).then_some(left)
     }
 
     /// The time until the segment behind so many others has to make room, if that is soon.
@@ -248,12 +248,12 @@ impl Facts<'_> {
         let older: u64 = stays.iter().take(before).map(|segment| segment.bytes).sum();
         let by_bytes = self.limits.bytes.and_then(|limit| {
             let left = limit.saturating_sub(bytes.saturating_add(self.to_come)) + older;
-            (left <= limit / WARN_PART).then_some(left)
+            (left <= limit / u64::from(WARN_PART)).then_some(left)
         });
         let by_segments = self.limits.segments.and_then(|limit| {
             let slots = limit.saturating_sub(stays.len() as u64) + before as u64;
             let average = bytes / (stays.len() as u64).max(1);
-            (slots <= limit / WARN_PART).then(|| slots.saturating_mul(average))
+            (slots <= limit / u64::from(WARN_PART)).then(|| slots.saturating_mul(average))
         });
         let left = by_bytes.into_iter().chain(by_segments).min()?;
         let millis = left.saturating_mul(1_000).checked_div(self.rate)?;

@@ -504,7 +504,11 @@ impl Segments {
 
     /// Puts a segment in the place of another one. Who reads that one goes on.
     pub(super) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
-        self.push(new);
+        // It is as old as the other one.
+        new.set_newest(old.newest());
+        self.rolled_bytes.fetch_add(new.bytes(), Ordering::Relaxed);
+        self.rolled_bytes.fetch_sub(old.bytes(), Ordering::Relaxed);
+        self.table.write().insert(new.base, new);
         let mut cached = self.cached.lock();
         cached.retain(|segment| !Arc::ptr_eq(segment, old));
     }

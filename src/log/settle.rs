@@ -96,12 +96,19 @@ impl Shared {
     ///
     /// `Io`, `StorageFull`: they are tried again. `SyncFailed`.
     pub(crate) fn seal_durable(&self) -> Result<()> {
-        // Whoever comes second finds that what the first one took is sealed.
-        let _one = self.maintenance.sealing.lock();
-        let segments = std::mem::take(&mut *self.maintenance.sealable.lock());
         let mut left = Vec::new();
         let mut result = Ok(());
-        for segment in segments {
+        loop {
+            // One at a time, so that a deletion need not wait for all. Whoever comes second finds
+            // that what the first one took is sealed.
+            let _one = self.maintenance.sealing.lock();
+            let Some(segment) = self.maintenance.next_sealable() else {
+                break;
+            };
+            if !self.segments.is_current(&segment) {
+                // It was deleted.
+                continue;
+            }
             let sealed = self.latch_on_failure(segment.seal(&*self.site.host, self.sync_kind()));
             if !matches!(sealed, Ok(true)) {
                 left.push(segment);

@@ -48,7 +48,7 @@ impl Retention {
     /// [is reported](crate::RetentionReport::clock_ahead). What passed while the log was closed is
     /// told by the wall clock, as nothing else knows it. Records that were appended while the
     /// clock was ahead count from the moment at which their segment was rolled, if the clock was
-    /// right again by then, else from the opening of the log.
+    /// right then and when it was begun, else from the opening of the log.
     #[doc(alias = "retention.ms")]
     pub const fn max_age(mut self, age: Duration) -> Self {
         self.age = Some(age);
@@ -133,7 +133,8 @@ pub enum GroupRetention {
 /// and groups hold back what would have to go, the [free space](crate::LogOptions::min_free_bytes)
 /// of the disk is, or the disk really is full. What may go by the log's retention goes first.
 ///
-/// Each case is counted: see [`Stats`](crate::Stats).
+/// Groups are looked at every 10 ms at most, so a send may meet the limit for that long after a
+/// commit. Each case is counted: see [`Stats`](crate::Stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WhenFull {
     /// The send fails with [`ErrorKind::LogFull`](crate::ErrorKind::LogFull), or

@@ -30,10 +30,12 @@ pub struct Args {
 struct ListArgs {
     /// The directory of the log.
     dir: PathBuf,
-    /// Print an object a line: {"name","committed","lag",`"lag_bytes"`,`"lag_age_ms"`,
-    /// `"commit_time"`,"metadata","lost"}; metadata that is not UTF-8 is base64, and the object has
-    /// "encoding":"base64".
-    #[arg(long)]
+    #[arg(
+        long,
+        help = "Print an object a line: {\"name\",\"committed\",\"lag\",\"lag_bytes\",\"lag_age_ms\",\
+                \"commit_time\",\"metadata\",\"lost\"}; metadata that is not UTF-8 is base64, and the \
+                object has \"encoding\":\"base64\""
+    )]
     json: bool,
 }
 

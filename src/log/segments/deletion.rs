@@ -5,13 +5,17 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{FOOTER_LEN, FooterState, IndexState, Segment, Segments};
+use super::{FOOTER_LEN, IndexState, Segment, Segments};
 use crate::{log::retention::SegmentFacts, offset::Offset};
 
 impl Segment {
     /// Notes when its newest record was appended, at the latest.
     pub(crate) fn set_newest(&self, newest: u64) {
         self.state.lock().newest = newest;
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.state.lock().newest
     }
 
     /// Its length once it is sealed; 0 of the active one.
@@ -23,12 +27,6 @@ impl Segment {
     /// When it was begun, as the wall clock said then.
     pub(crate) fn created(&self) -> Option<u64> {
         self.header.map(|header| header.created)
-    }
-
-    /// Whether it has to be sealed before it may be deleted: whoever seals it makes an index beside
-    /// it.
-    pub(crate) fn is_unsealed(&self) -> bool {
-        matches!(self.state.lock().footer, Some(FooterState::Unwritten(_)))
     }
 
     /// Lets go of everything but what others hold: it is deleted.
@@ -49,7 +47,7 @@ impl Segments {
             base: segment.base,
             end: end.max(segment.base),
             bytes: segment.bytes(),
-            newest: segment.state.lock().newest,
+            newest: segment.newest(),
         };
         table
             .values()

@@ -86,14 +86,21 @@ pub fn compact(world: &World, log: &Log) -> CompactionReport {
 
 /// All records from `from` on. No gap may be met, but for one that a power cut leaves.
 pub fn read_from(log: &Log, from: u64) -> Vec<Entry> {
+    try_read_from(log, from).unwrap()
+}
+
+/// The same; or the gap that was met.
+pub fn try_read_from(log: &Log, from: u64) -> Result<Vec<Entry>, String> {
     let start = duralog::Start::At(duralog::Offset::new(from));
-    let mut reader = log.reader().start(start).build().unwrap();
+    let reader = log.reader().start(start).build();
+    let mut reader = reader.map_err(|error| error.to_string())?;
     let mut entries = Vec::new();
     loop {
         let batch = reader.poll(Duration::ZERO).unwrap();
         let mut gaps = batch.gaps().iter();
-        let told = gaps.all(|gap| gap.reason == GapReason::LostTail);
-        assert!(told, "{:?} behind {:?}", batch.gaps(), entries.last());
+        if !gaps.all(|gap| gap.reason == GapReason::LostTail) {
+            return Err(format!("{:?} behind {:?}", batch.gaps(), entries.last()));
+        }
         let before = entries.len();
         entries.extend(batch.iter().map(|record| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -106,7 +113,7 @@ pub fn read_from(log: &Log, from: u64) -> Vec<Entry> {
         assert_eq!(batch.len(), entries.len() - before);
         assert_eq!(batch.is_empty(), entries.len() == before);
         if batch.is_empty() && batch.gaps().is_empty() {
-            return entries;
+            return Ok(entries);
         }
     }
 }

@@ -1,17 +1,18 @@
-//! A log of keys against a model of it: whatever is sent, removed and compacted, whatever crashes come
-//! between, and however the wall clock jumps.
+//! A log of keys against a model of it: whatever is sent, removed, compacted and deleted, whatever
+//! crashes come between, and however the wall clock jumps.
 
 use std::time::Duration;
 
 use duralog::{
-    Log, LogOptions, Producer, Record,
+    CleanupPolicy, CommitOptions, Consumer, Durability, GapReason, GroupRetention, Log, LogOptions,
+    Producer, Record, Retention,
     testing::{
         Clock,
         sim::{Choices, Disk, Machine, Random},
     },
 };
 
-use super::common::{Entry, compacted, left, producer, read, text, world_with};
+use super::common::{Entry, left, producer, read_from, text, try_read_from, world_with};
 use crate::{
     common::{Case, in_both_modes, run},
     sim::{oracle::Oracle, world::World},
@@ -42,6 +43,25 @@ struct Model {
     lag: Duration,
     retention: Duration,
     number: usize,
+    policy: CleanupPolicy,
+    deleted: Deleted,
+}
+
+/// What is known of what was deleted.
+#[derive(Clone, Debug, Default)]
+struct Deleted {
+    /// The log start: what is below is gone.
+    start: u64,
+    /// Records below were deleted because that was asked for, whoever had read them.
+    told: u64,
+    /// Segments go that are this old.
+    age: Option<Duration>,
+    /// Nothing goes otherwise that the group has not committed.
+    holds: bool,
+    /// The group is there.
+    is_registered: bool,
+    /// The furthest that it has committed.
+    committed: u64,
 }
 
 /// How a life of the log ended.
@@ -93,16 +113,58 @@ impl Model {
             }));
     }
 
+    /// Whether any record was sent with an offset between, and is not lost.
+    fn has_any(&self, from: u64, to: u64) -> bool {
+        let mut offsets = self.sent.iter().map(|sent| sent.entry.0);
+        offsets.any(|offset| (from..to).contains(&offset))
+    }
+
+    /// Takes in the log start, which may have moved by itself, or by limits that somebody gave.
+    fn follow(&mut self, log: &Log, now: Duration, by_age: bool) {
+        let start = log.log_start_offset().get();
+        let Deleted { age, holds, .. } = self.deleted;
+        assert!(start >= self.deleted.start, "what was deleted comes back");
+        if holds && self.deleted.is_registered && start > self.deleted.told {
+            let committed = self.deleted.committed;
+            assert!(
+                !self.has_any(committed, start),
+                "{committed} is committed, and the log starts at {start}"
+            );
+        }
+        let is_new = |sent: &&Sent| (self.deleted.start..start).contains(&sent.entry.0);
+        for sent in self.sent.iter().filter(is_new).filter(|_| by_age) {
+            let lived = now.saturating_sub(sent.time) + Duration::from_millis(20);
+            assert!(
+                age.is_some_and(|age| lived >= age),
+                "{} went after {lived:?} of {age:?}",
+                sent.entry.0
+            );
+        }
+        self.deleted.start = start;
+    }
+
+    /// All that is there, once nothing is deleted meanwhile.
+    fn read(&mut self, log: &Log, now: Duration) -> Vec<Entry> {
+        loop {
+            self.follow(log, now, true);
+            let start = self.deleted.start;
+            let found = try_read_from(log, start);
+            if log.log_start_offset().get() == start {
+                return found.unwrap();
+            }
+        }
+    }
+
     /// What the log holds is what it may hold.
-    fn judge(&self, log: &Log, now: Duration) {
-        let found = read(log);
+    fn judge(&mut self, log: &Log, now: Duration) {
+        let found = self.read(log, now);
         for entry in &found {
             let known = self.sent.iter().any(|sent| sent.entry == *entry);
             assert!(known, "{entry:?} is from nowhere");
         }
         assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0));
         for Sent { entry, .. } in &self.sent {
-            if !found.contains(entry) {
+            if entry.0 >= self.deleted.start && !found.contains(entry) {
                 let reason = self.reason(entry, &found, now);
                 assert!(reason.is_some(), "{}", self.tell(entry, &found, now));
             }
@@ -128,6 +190,9 @@ impl Model {
 
     /// Why it may be gone.
     fn reason(&self, gone: &Entry, found: &[Entry], now: Duration) -> Option<&'static str> {
+        if !self.policy.compacts() {
+            return None;
+        }
         let old_enough = |time: Duration, than: Duration| {
             now.saturating_sub(time) + Duration::from_millis(20) >= than
         };
@@ -150,7 +215,7 @@ impl Model {
 
     /// After a power cut: what was durable is there; what was not may be gone.
     fn lose(&mut self, log: &Log) {
-        let found = read(log);
+        let found = read_from(log, log.log_start_offset().get());
         let durable = self.durable;
         let end = found.iter().map(|entry| entry.0 + 1).max().unwrap_or(0);
         self.sent
@@ -160,8 +225,9 @@ impl Model {
     /// A life of the log, from its opening to its end.
     fn live(&mut self, world: &World, log: &Log, random: &mut Random) -> End {
         let producer = producer(log);
+        let mut group = self.register(log);
         for _ in 0..STEPS {
-            match random.below(20) {
+            match random.below(26) {
                 0..12 => self.send(world, &producer, random),
                 12 => self.durable = log.sync().unwrap().get(),
                 13 => world.machine.sleep(Duration::from_millis(300)),
@@ -174,14 +240,20 @@ impl Model {
                     world.machine.jump_wall_clock(jump);
                 }
                 16 | 17 => {
-                    drop(log.compact().unwrap());
+                    if self.policy.compacts() {
+                        drop(log.compact().unwrap());
+                    }
                     self.judge(log, self.now(world));
                 }
+                20 => self.delete_before(world, log, random),
+                21 => self.enforce(world, log, random),
+                22..26 => self.consume(&mut group, random),
                 _ => self.judge(log, self.now(world)),
             }
             self.durable = self.durable.max(log.durable_offset().get());
         }
         drop(producer);
+        std::mem::forget(group);
         match random.below(3) {
             0 => {
                 log.clone().close().unwrap();
@@ -194,6 +266,52 @@ impl Model {
                 End::Power(world.machine.power_cut(&mut Choices::of(seed)))
             }
         }
+    }
+
+    /// The group goes on where it was, and has not been passed.
+    fn register(&mut self, log: &Log) -> Consumer {
+        let group = log.consumer("slow").max_poll_records(7).build().unwrap();
+        let (committed, start) = (group.committed().get(), log.log_start_offset().get());
+        if self.deleted.is_registered && self.deleted.holds && start > self.deleted.told {
+            assert!(!self.has_any(committed, start), "{committed} of {start}");
+        }
+        self.deleted.is_registered = true;
+        self.deleted.committed = self.deleted.committed.max(committed);
+        group
+    }
+
+    fn delete_before(&mut self, world: &World, log: &Log, random: &mut Random) {
+        self.follow(log, self.now(world), true);
+        let (start, end) = (self.deleted.start, log.log_end_offset().get());
+        let to = end.min(start + random.below(12) as u64);
+        log.delete_records_before(to.into()).unwrap();
+        self.deleted.told = self.deleted.told.max(to);
+        self.follow(log, self.now(world), false);
+        self.durable = self.durable.max(to);
+    }
+
+    fn enforce(&mut self, world: &World, log: &Log, random: &mut Random) {
+        self.follow(log, self.now(world), true);
+        let limits = Retention::new().max_segments(pick(random, &[1, 2, 4]));
+        let planned = log.plan_retention_of(limits).unwrap();
+        let report = log.enforce_retention_of(limits).unwrap();
+        assert!(report.records() >= planned.records());
+        self.follow(log, self.now(world), false);
+        self.durable = self.durable.max(self.deleted.start);
+    }
+
+    fn consume(&mut self, group: &mut Consumer, random: &mut Random) {
+        let batch = group.try_poll().unwrap();
+        for gap in batch.gaps() {
+            let (from, to) = (gap.from.get().max(self.deleted.told), gap.to.get());
+            let is_told = !self.deleted.holds || !self.has_any(from, to);
+            assert!(gap.reason == GapReason::LostTail || is_told, "{gap:?}");
+        }
+        let durability = pick(random, &[Durability::Written, Durability::Durable]);
+        group
+            .commit_with(&CommitOptions::new().durability(durability))
+            .unwrap();
+        self.deleted.committed = self.deleted.committed.max(group.committed().get());
     }
 
     fn run(&mut self, case: &Case, options: &LogOptions) {
@@ -234,12 +352,17 @@ impl Model {
             log.sync().unwrap();
             // Everything is older than the lag, and the clock may have been half of it behind.
             world.machine.sleep(self.passed + HOUR * 4);
-            log.compact().unwrap();
-            let until = log.compact().unwrap().clean_below.get();
+            let mut until = 0;
+            if self.policy.compacts() {
+                log.compact().unwrap();
+                until = log.compact().unwrap().clean_below.get();
+            }
+            let mut found = self.read(&log, self.now(world));
             let mut expected: Vec<_> = self.sent.iter().map(|sent| sent.entry.clone()).collect();
             expected = left(&expected, until);
+            let start = self.deleted.start;
+            expected.retain(|entry| entry.0 >= start);
             expected.retain(|entry| entry.2.is_some() || entry.0 >= until);
-            let mut found = read(&log);
             found.retain(|entry| entry.2.is_some() || entry.0 >= until);
             assert_eq!(found, expected);
         });
@@ -247,15 +370,39 @@ impl Model {
 }
 
 #[test]
-fn whatever_is_sent_removed_compacted_and_crashed_the_log_holds_what_the_model_says() {
-    in_both_modes(0..10, |case| {
+fn whatever_is_sent_removed_compacted_deleted_and_crashed_the_log_holds_what_the_model_says() {
+    in_both_modes(0..24, |case| {
         let mut random = Random::new(case.seed ^ 0x00c0_ffee);
         let times = [Duration::ZERO, Duration::from_secs(60), HOUR];
         let (lag, retention) = (pick(&mut random, &times), pick(&mut random, &times));
-        let options = compacted(&case)
+        let policies = [
+            CleanupPolicy::Compact,
+            CleanupPolicy::CompactAndDelete,
+            CleanupPolicy::Delete,
+        ];
+        let policy = pick(&mut random, &policies);
+        let mut deleted = Deleted {
+            holds: random.chance(128),
+            ..Deleted::default()
+        };
+        let mut limits = Retention::new();
+        if policy.deletes() && random.chance(170) {
+            let age = pick(&mut random, &[HOUR, HOUR * 3]);
+            deleted.age = Some(age);
+            limits = limits.max_age(age);
+        }
+        let groups = if deleted.holds {
+            GroupRetention::KeepUnconsumed
+        } else {
+            GroupRetention::Drop
+        };
+        let options = case.options().cleanup_policy(policy);
+        let options = options
             .min_compaction_lag(lag)
             .tombstone_retention(retention)
-            .min_dirty_ratio(0.2);
+            .min_dirty_ratio(0.2)
+            .retention(limits)
+            .group_retention(groups);
         let mut model = Model {
             sent: Vec::new(),
             durable: 0,
@@ -264,6 +411,8 @@ fn whatever_is_sent_removed_compacted_and_crashed_the_log_holds_what_the_model_s
             lag,
             retention,
             number: 0,
+            policy,
+            deleted,
         };
         model.run(&case, &options);
     });
