@@ -126,7 +126,7 @@ fn at_the_floor_a_send_waits_is_dropped_or_drops_the_oldest_as_the_options_say()
                 let producer = written(&log);
                 let mut sent = Vec::new();
                 let mut refused = 0;
-                for number in 0..60 {
+                for number in 0..120 {
                     let value = value("each", number, LEN);
                     let result = producer.send(Record::new(value.as_str()));
                     let result = result.map_err(Into::into).and_then(duralog::Receipt::wait);
@@ -141,7 +141,7 @@ fn at_the_floor_a_send_waits_is_dropped_or_drops_the_oldest_as_the_options_say()
                 let stats = log.stats();
                 match policy {
                     WhenFull::DropOldest => {
-                        assert_eq!((refused, sent.len()), (0, 60));
+                        assert_eq!((refused, sent.len()), (0, 120));
                         assert_eq!(stats.lost_to_drop_oldest, start);
                         assert!(start > 0);
                         let gaps = drain(&mut slow).gaps;
