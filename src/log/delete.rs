@@ -75,6 +75,7 @@ impl Shared {
         if self.sync_kind().is_some() {
             // A log that starts behind its durable end would have lost what is between.
             self.sync_until(start)?;
+            self.sync_name(start)?;
         }
         self.keep_producers(start)?;
         // No compacted segment takes the place of one that goes.
@@ -100,6 +101,17 @@ impl Shared {
         self.counters.deletions.fetch_add(1, Ordering::AcqRel);
         pace.doomed.0.extend(gone);
         Ok(())
+    }
+
+    /// Makes the name of the segment durable with which the log will start: without it recovery
+    /// can't tell that those before it, of which some may be left, end below the log start.
+    fn sync_name(&self, start: Offset) -> Result<()> {
+        if self.durable() > start {
+            // It came with what stands in the segment.
+            return Ok(());
+        }
+        let synced = self.site.directory.sync();
+        synced.map_err(|error| self.fail_sync(&self.site.dir, error))
     }
 
     /// Takes segments out of the log. Nobody seals one of them from then on: the index that is made

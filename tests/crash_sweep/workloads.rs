@@ -25,6 +25,8 @@ use crate::sim::{
 
 #[path = "workloads/compaction.rs"]
 mod compaction;
+#[path = "workloads/retention.rs"]
+mod retention;
 
 /// A workload: its name, and what it does on a new machine.
 pub type Workload = (&'static str, fn(&mut World, u64));
@@ -53,6 +55,7 @@ pub const ALL: &[Workload] = &[
     ("compacted-beside", compaction::beside),
     ("compacted", compaction::compacted),
     ("tombstones", compaction::tombstones),
+    ("retained", retention::retained),
     ("random", random),
 ];
 

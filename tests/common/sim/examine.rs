@@ -1,9 +1,9 @@
 //! Opens what a crash left, and looks whether anything that was promised is missing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use duralog::{
-    Acks, Log, LogOptions, Offset, Start,
+    Acks, Log, LogOptions, Offset, Record, Start,
     testing::sim::{Choices, Disk, Machine},
 };
 
@@ -130,6 +130,8 @@ fn run(world: &World, crash: Crash, oracle: &Oracle, seed: u64) -> Result<Examin
         .try_open()
         .map_err(|error| format!("it does not open: {error}"))?;
     let rows = duralog::testing::recovery_rows(&log);
+    let start = log.log_start_offset().get();
+    nothing_is_below(world, start)?;
     let found = look(&log, oracle)?;
     oracle
         .judge(&found, crash)
@@ -187,7 +189,7 @@ fn remembers_its_producer(log: &Log, found: &Found, oracle: &Oracle) -> Result<(
         .records
         .iter()
         .filter_map(|(_, value)| sequence_of(value));
-    let Some(last) = there.max().max(oracle.sequence()) else {
+    let Some(last) = there.max().max(oracle.sequence(found)) else {
         return Ok(());
     };
     let producer = log.producer().name(NAMED).build();
@@ -195,13 +197,42 @@ fn remembers_its_producer(log: &Log, found: &Found, oracle: &Oracle) -> Result<(
     let known = producer
         .last_sequence()
         .map_err(|error| error.to_string())?;
-    if known == Some(last) || (oracle.is_keyed() && known > Some(last)) {
+    if known != Some(last) && !(oracle.is_keyed() && known > Some(last)) {
+        return Err(format!(
+            "the producer has sent up to {last}, and the log knows of {known:?}"
+        ));
+    }
+    let again = producer.send_sequenced(last, Record::new("again").key("again"));
+    let again = again.map_err(|error| format!("no duplicate is dropped: {}", error.error()))?;
+    let end = log.log_end_offset().get();
+    if again.is_duplicate() && end == found.end {
         Ok(())
     } else {
-        Err(format!(
-            "the producer has sent up to {last}, and the log knows of {known:?}"
-        ))
+        Err(format!("{last} is taken again, at {end}"))
     }
+}
+
+/// Opening the log finishes what deletions had begun: no file is left whose records are all below
+/// the log start.
+fn nothing_is_below(world: &World, start: u64) -> Result<(), String> {
+    let base = |path: &PathBuf, suffix: &str| -> Option<u64> {
+        let name = path.strip_prefix(PATH).ok()?.to_str()?;
+        name.strip_suffix(suffix)?.parse().ok()
+    };
+    let files = world.machine.process_crash().files();
+    let bases = |suffix: &str| -> BTreeSet<u64> {
+        files.iter().filter_map(|path| base(path, suffix)).collect()
+    };
+    let (segments, indexes) = (bases(".log"), bases(".index"));
+    let first = segments.first().copied();
+    let is_left = segments.iter().nth(1).is_some_and(|next| *next <= start)
+        || indexes.first().copied() < first && !indexes.is_empty();
+    if is_left {
+        return Err(format!(
+            "the log starts at {start}, and there are segments {segments:?}, indexes {indexes:?}"
+        ));
+    }
+    Ok(())
 }
 
 /// The same for a disk that lost something: what is missing is told, what is there is right, and

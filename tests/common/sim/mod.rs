@@ -1,6 +1,7 @@
 //! The library on a simulated machine, and what is known there of what it promised.
 
 pub mod examine;
+pub mod kept;
 pub mod neighbour;
 pub mod oracle;
 pub mod world;

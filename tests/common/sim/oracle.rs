@@ -9,6 +9,7 @@ use duralog::{Gap, GapReason};
 
 use super::{
     examine::NAMED,
+    kept::Kept,
     world::{is_gone, key_of},
 };
 
@@ -80,6 +81,8 @@ pub struct Oracle {
     doubt: bool,
     /// The log is compacted, and what may be gone by that.
     keys: Option<Keys>,
+    /// What may be gone as it is old.
+    kept: Kept,
     version: u64,
 }
 
@@ -188,8 +191,52 @@ impl Oracle {
     }
 
     /// What is known of the named producer, though its records may be gone.
-    pub fn sequence(&self) -> Option<u64> {
-        self.keys.as_ref()?.sequence
+    pub fn sequence(&self, found: &Found) -> Option<u64> {
+        let compacted = self.keys.as_ref().and_then(|keys| keys.sequence);
+        // What is deleted was durable before.
+        let below = self.known().filter(|(offset, _)| *offset < found.start);
+        let deleted = below.filter_map(|(_, value)| sequence_of(value)).max();
+        compacted.max(deleted).max(self.kept.sequence())
+    }
+
+    /// Whatever was told of deletions.
+    pub fn kept(&mut self) -> &mut Kept {
+        &mut self.change().kept
+    }
+
+    /// Somebody has seen the log start there: what is below is gone for good.
+    pub fn deleted_below(&mut self, offset: u64) {
+        if self.kept.deleted_below(offset) {
+            self.change();
+        }
+    }
+
+    /// Records of which it is known where they were.
+    fn known(&self) -> impl Iterator<Item = (u64, &String)> {
+        let known = self.sends.iter().filter_map(|send| {
+            let first = send.first()?;
+            Some((first..).zip(&send.values))
+        });
+        known.flatten()
+    }
+
+    /// The log starts where it may, and no group has missed what waited for it.
+    fn judge_start(&self, found: &Found) -> Verdict {
+        let here = found.records.iter().map(|(offset, _)| *offset);
+        let all: BTreeSet<_> = self.known().map(|(offset, _)| offset).chain(here).collect();
+        let under_way = self.sends.iter().filter(|send| send.fate == Fate::UnderWay);
+        let coming = under_way.map(|send| send.values.len()).sum();
+        self.kept.judge(found, &all, coming)?;
+        for (name, group) in &self.groups {
+            let committed = found.groups.get(name).filter(|_| group.returned.is_some());
+            if committed.is_some_and(|at| !self.kept.judge_group(found.start, *at)) {
+                return Err(format!(
+                    "the log starts at {}, and group {name} is at {committed:?}",
+                    found.start
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// From now on tombstones may be gone that have nothing to remove.
@@ -225,11 +272,7 @@ impl Oracle {
     /// Offsets that may be gone, and are.
     fn gone(&self, found: &Found) -> BTreeSet<u64> {
         let there: BTreeSet<_> = found.records.iter().map(|(offset, _)| *offset).collect();
-        let known = self.sends.iter().filter_map(|send| {
-            let first = send.first()?;
-            Some((first..).zip(&send.values))
-        });
-        let missing = known.flatten().filter(|(offset, value)| {
+        let missing = self.known().filter(|(offset, value)| {
             !there.contains(offset) && self.may_be_gone(*offset, value, found)
         });
         let before = self.keys.iter().flat_map(|keys| keys.gone.iter().copied());
@@ -308,6 +351,7 @@ impl Oracle {
                 gone: self.gone(found),
                 ..keys
             }),
+            kept: self.kept.after(found, self.sequence(found)),
             version: 0,
         }
     }
@@ -319,6 +363,7 @@ impl Oracle {
                 "offsets {range:?} are reported as damaged, and nothing was"
             ));
         }
+        self.judge_start(found)?;
         self.judge_records(found)?;
         judge_coverage(found, &self.gone(found), &[GapReason::LostTail])?;
         self.judge_promises(found, crash)?;
@@ -408,7 +453,8 @@ impl Oracle {
         }
         for (number, (first, count)) in firsts {
             let whole = self.sends[number].values.len();
-            let may_lack = self.is_keyed() && self.sends[number].first().is_some();
+            let is_known = self.sends[number].first().is_some();
+            let may_lack = self.is_keyed() && is_known || first < found.start;
             if count != whole && !may_lack {
                 return Err(format!(
                     "of the batch at {first}, {count} of {whole} records"
@@ -436,7 +482,8 @@ impl Oracle {
             };
             for (offset, value) in (first..).zip(&send.values) {
                 let is_there = there.get(&offset) == Some(&value.as_str());
-                if !is_there && !self.may_be_gone(offset, value, found) {
+                let is_deleted = offset < found.start;
+                if !is_there && !is_deleted && !self.may_be_gone(offset, value, found) {
                     return Err(format!("{value:?} at {offset} is lost: {:?}", send.fate));
                 }
             }

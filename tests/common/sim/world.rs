@@ -9,8 +9,8 @@ use std::{
 };
 
 use duralog::{
-    Acks, CommitOptions, Consumer, Durability, FlushPolicy, Log, LogOptions, MIN_SEGMENT_BYTES,
-    Producer, Record, RecordRef, WriteMode,
+    Acks, CommitOptions, Consumer, Durability, FlushPolicy, Gap, Log, LogOptions,
+    MIN_SEGMENT_BYTES, Producer, Record, RecordRef, Retention, RetentionReport, WriteMode,
     testing::{
         Clock, Joiner, Threads,
         sim::{Call, Disk, Machine},
@@ -186,10 +186,31 @@ impl World {
         }
     }
 
-    /// Notes how far the log says it is durable.
+    /// Notes how far the log says it is durable, and where it starts.
     pub fn look(&self, log: &Log) {
-        let durable = log.durable_offset().get();
-        self.oracle(|oracle| oracle.durable_below(durable));
+        let (start, durable) = (log.log_start_offset().get(), log.durable_offset().get());
+        self.oracle(|oracle| {
+            oracle.durable_below(durable);
+            oracle.deleted_below(start);
+        });
+    }
+
+    /// Deletes what is to go by these limits, and no more.
+    pub fn enforce(&self, log: &Log, limits: Retention) -> RetentionReport {
+        let planned = log.plan_retention_of(limits).unwrap();
+        let start = planned.log_start_offset.get();
+        self.oracle(|oracle| oracle.kept().may_delete_below(start));
+        let report = log.enforce_retention_of(limits).unwrap();
+        let start = report.log_start_offset.get();
+        self.oracle(|oracle| oracle.deleted_below(start));
+        report
+    }
+
+    pub fn delete_before(&self, log: &Log, offset: u64) {
+        self.oracle(|oracle| oracle.kept().may_delete_unread_below(offset));
+        let start = log.delete_records_before(offset.into()).unwrap().get();
+        assert!(start >= offset);
+        self.oracle(|oracle| oracle.deleted_below(start));
     }
 
     pub fn sync(&self, log: &Log) -> bool {
@@ -247,8 +268,7 @@ impl World {
     pub fn poll_and_commit(&self, consumer: &mut Consumer, timeout: Duration) -> usize {
         let count = consumer.poll(timeout).unwrap().len();
         if count > 0 {
-            let position = consumer.position().get();
-            self.commit_written(consumer, position);
+            self.commit(consumer);
         }
         count
     }
@@ -259,6 +279,24 @@ impl World {
         self.oracle(|oracle| oracle.commit_begins(&group, offset));
         consumer.commit_offset(offset.into()).unwrap();
         self.oracle(|oracle| oracle.commit_returned(&group));
+    }
+
+    fn commit(&self, consumer: &mut Consumer) {
+        let position = consumer.position().get();
+        self.commit_written(consumer, position);
+    }
+
+    /// Polls and commits until nothing more comes; the gaps that were met.
+    pub fn drain(&self, consumer: &mut Consumer) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        loop {
+            let batch = consumer.poll(Duration::ZERO).unwrap();
+            if batch.is_empty() && batch.gaps().is_empty() {
+                return gaps;
+            }
+            gaps.extend_from_slice(batch.gaps());
+            self.commit(consumer);
+        }
     }
 
     /// Commits durably; whether it was.
