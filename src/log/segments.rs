@@ -502,17 +502,6 @@ impl Segments {
         found.is_some_and(|found| Arc::ptr_eq(&found, segment))
     }
 
-    /// Puts a segment in the place of another one. Who reads that one goes on.
-    pub(super) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
-        // It is as old as the other one.
-        new.set_newest(old.newest());
-        self.rolled_bytes.fetch_add(new.bytes(), Ordering::Relaxed);
-        self.rolled_bytes.fetch_sub(old.bytes(), Ordering::Relaxed);
-        self.table.write().insert(new.base, new);
-        let mut cached = self.cached.lock();
-        cached.retain(|segment| !Arc::ptr_eq(segment, old));
-    }
-
     /// The last segment.
     pub(crate) fn last(&self) -> Option<Arc<Segment>> {
         self.table.read().values().next_back().cloned()

@@ -1,6 +1,8 @@
 //! What compaction asks of a segment, and does with it.
 
-use super::{FooterState, Segment};
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{FooterState, Segment, Segments};
 use crate::{
     error::Result,
     format::segment::{Compacted, FOOTER_LEN},
@@ -57,5 +59,18 @@ impl Segment {
     pub(in crate::log) fn unretire(&self) {
         self.state.lock().retired = false;
         self.release_view();
+    }
+}
+
+impl Segments {
+    /// Puts a segment in the place of another one. Who reads that one goes on.
+    pub(in crate::log) fn replace(&self, old: &Arc<Segment>, new: Arc<Segment>) {
+        // It is as old as the other one.
+        new.set_newest(old.newest());
+        self.rolled_bytes.fetch_add(new.bytes(), Ordering::Relaxed);
+        self.rolled_bytes.fetch_sub(old.bytes(), Ordering::Relaxed);
+        self.table.write().insert(new.base, new);
+        let mut cached = self.cached.lock();
+        cached.retain(|segment| !Arc::ptr_eq(segment, old));
     }
 }
