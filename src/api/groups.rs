@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Log, ReadOnlyLog};
 use crate::{
-    consumer::{GroupPlace, Start},
+    consumer::{GroupPlace, ReaderBuilder, Start},
     error::{ErrorKind, Result},
     format::group::{GroupLosses, GroupState},
     group::{self, Beginning, Commit, FoundGroup, GroupFile, GroupSite},
@@ -73,6 +73,18 @@ struct Groups {
 }
 
 impl Groups {
+    /// # Errors
+    ///
+    /// `Closed`, `Io`.
+    fn of(log: &ReaderBuilder) -> Result<Self> {
+        let parts = log.parts();
+        Ok(Self {
+            end: parts.end()?,
+            place: parts.group_place(),
+            source: parts.source,
+        })
+    }
+
     fn site(&self) -> GroupSite<'_> {
         self.place.site(self.source.host())
     }
@@ -128,12 +140,7 @@ fn not_found(name: &str) -> ErrorKind {
 
 impl Log {
     fn group_admin(&self) -> Result<Groups> {
-        let parts = self.reader().parts();
-        Ok(Groups {
-            end: parts.end()?,
-            place: parts.group_place(),
-            source: parts.source,
-        })
+        Groups::of(&self.reader())
     }
 
     /// The groups of the log, by name.
@@ -217,12 +224,7 @@ impl Log {
 
 impl ReadOnlyLog {
     fn group_admin(&self) -> Result<Groups> {
-        let parts = self.reader().parts();
-        Ok(Groups {
-            end: parts.end()?,
-            place: parts.group_place(),
-            source: parts.source,
-        })
+        Groups::of(&self.reader())
     }
 
     /// The groups, by name.
