@@ -1,5 +1,9 @@
-//! A consumer, and whatever happens to it, its log and its machine, in any order: what it is given
-//! agrees with a model of the log, and what it has committed with a model of its commits.
+//! Two groups, one that polls and one that acknowledges, and whatever happens to them, their log and
+//! their machine, in any order: what they are given agrees with a model of the log, and what they
+//! have committed with a model of their commits.
+
+mod commits;
+mod workers;
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -10,6 +14,7 @@ use duralog::{
 };
 use proptest::prelude::*;
 
+use self::{commits::Commits, workers::Workers};
 use crate::{
     common::{run, see, written},
     sim::{
@@ -36,6 +41,13 @@ enum Op {
     Seek(i64),
     Rewind(i64),
     Lag,
+    /// By one of the workers.
+    Take,
+    /// One of those they hold.
+    Acknowledge(usize),
+    GiveBack(usize),
+    /// All that they have acknowledged.
+    CommitAcknowledged,
     /// Records below an offset so far behind the log start.
     DeleteBefore(u64),
     /// All but so many segments.
@@ -70,6 +82,10 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (-9..9_i64).prop_map(Op::Seek),
         2 => (-9..2_i64).prop_map(Op::Rewind),
         1 => Just(Op::Lag),
+        12 => Just(Op::Take),
+        8 => (0..5_usize).prop_map(Op::Acknowledge),
+        3 => (0..5_usize).prop_map(Op::GiveBack),
+        1 => Just(Op::CommitAcknowledged),
         2 => (0..9_u64).prop_map(Op::DeleteBefore),
         1 => (1..4_u64).prop_map(Op::Retain),
         2 => Just(Op::Reopen),
@@ -96,16 +112,23 @@ struct Model {
     start: u64,
     /// Records below are durable.
     durable: u64,
-    /// The last durable commit, and those since.
-    commits: Vec<u64>,
-    /// How many commits came before these.
-    before: usize,
+    /// Of the group that polls.
+    commits: Commits,
+    /// Of the one that acknowledges.
+    acknowledged: Commits,
     sent: u64,
 }
 
 impl Model {
     fn committed(&self) -> u64 {
-        self.commits.last().copied().unwrap_or(0)
+        self.commits.last()
+    }
+
+    /// What a reader may be given at this offset.
+    fn value(&self, offset: u64) -> Option<&[u8]> {
+        let there = self.records.get(&offset);
+        let value = there.or_else(|| self.gone.get(&offset))?;
+        Some(value.as_bytes())
     }
 
     /// Records below are deleted; what is above is durable by then.
@@ -135,32 +158,11 @@ impl Model {
         self.durable = seen.end;
     }
 
-    fn judge_committed(&mut self, committed: u64, end: End) {
-        let possible = match end {
-            End::PowerCut => &self.commits[..],
-            End::Closed | End::Killed => &self.commits[self.commits.len().saturating_sub(1)..],
-        };
-        assert!(
-            possible.contains(&committed) || possible.is_empty() && committed == 0,
-            "{committed} is none of {possible:?}, after {end:?}"
-        );
-        self.before += self.commits.len();
-        self.commits = vec![committed];
-    }
-
-    /// Notes a commit; returns its number.
-    fn commit(&mut self, offset: u64) -> usize {
-        self.commits.push(offset);
-        self.before + self.commits.len() - 1
-    }
-
     /// A commit is durable, and so are the records below it.
     fn is_durable(&mut self, number: usize) {
         // A later one may have been before it.
-        if let Some(superseded) = number.checked_sub(self.before) {
-            self.commits.drain(..superseded);
-            self.before = number;
-            self.durable = self.durable.max(self.commits[0]);
+        if let Some(committed) = self.commits.is_durable(number) {
+            self.durable = self.durable.max(committed);
         }
     }
 }
@@ -171,6 +173,7 @@ struct Life<'a> {
     log: Log,
     producer: Producer,
     billing: Consumer,
+    workers: Workers,
     position: u64,
     failed: Option<u64>,
     /// Records of the last poll.
@@ -184,14 +187,16 @@ impl<'a> Life<'a> {
         let log = world.open();
         model.judge(&log, end);
         let billing = log.consumer("billing").max_poll_records(4).build().unwrap();
-        model.judge_committed(billing.committed().get(), end);
+        model.commits.judge(billing.committed().get(), end);
         assert_eq!(billing.position(), billing.committed());
+        let workers = Workers::begin(&log, model, end);
         Self {
             position: model.committed(),
             producer: written(&log),
             model,
             log,
             billing,
+            workers,
             failed: None,
             polled: Vec::new(),
             receipts: Vec::new(),
@@ -235,10 +240,7 @@ impl<'a> Life<'a> {
         }
         for record in &batch {
             let offset = record.offset().unwrap().get();
-            let there = self.model.records.get(&offset);
-            let value = there.or_else(|| self.model.gone.get(&offset));
-            let value = value.map(String::as_bytes);
-            assert_eq!(record.value(), value, "at {offset}");
+            assert_eq!(record.value(), self.model.value(offset), "at {offset}");
             told.push(offset..offset + 1);
             self.polled.push(offset);
         }
@@ -273,7 +275,7 @@ impl<'a> Life<'a> {
             Ok(receipt) => {
                 assert!(committed <= offset && offset <= self.end());
                 assert!(self.failed.is_none_or(|failed| offset <= failed));
-                let number = self.model.commit(offset);
+                let number = self.model.commits.add(offset);
                 self.receipts
                     .extend(receipt.map(|receipt| (number, receipt)));
                 if matches!(how, How::Durable) {
@@ -320,7 +322,7 @@ impl<'a> Life<'a> {
             result.unwrap_err();
         } else {
             result.unwrap();
-            self.model.commit(to);
+            self.model.commits.add(to);
             (self.position, self.failed) = (to, None);
         }
         assert_eq!(self.billing.committed(), self.model.committed());
@@ -351,6 +353,15 @@ impl<'a> Life<'a> {
             self.failed = Some(self.failed.map_or(offset, |failed| failed.min(offset)));
         }
         self.position = self.billing.position().get();
+    }
+
+    fn lag(&self) {
+        let lag = self.billing.lag().unwrap();
+        assert_eq!(lag.records, self.end() - self.position);
+        let rest = self.model.records.range(self.position..).next();
+        assert_eq!(lag.age.is_some(), rest.is_some());
+        assert_eq!(lag.bytes > 0, rest.is_some());
+        self.workers.lag(self.end());
     }
 
     fn delete_before(&mut self, to: u64) {
@@ -401,13 +412,11 @@ impl<'a> Life<'a> {
                 self.sought(to, result);
             }
             Op::Rewind(by) => self.rewind(moved(self.model.committed(), by)),
-            Op::Lag => {
-                let lag = self.billing.lag().unwrap();
-                assert_eq!(lag.records, self.end() - self.position);
-                let rest = self.model.records.range(self.position..).next();
-                assert_eq!(lag.age.is_some(), rest.is_some());
-                assert_eq!(lag.bytes > 0, rest.is_some());
-            }
+            Op::Lag => self.lag(),
+            Op::Take => self.workers.take(self.model),
+            Op::Acknowledge(index) => self.workers.acknowledge(index, self.model),
+            Op::GiveBack(index) => self.workers.give_back(index, self.model),
+            Op::CommitAcknowledged => self.workers.commit_durably(self.model),
             Op::DeleteBefore(by) => self.delete_before(self.model.start + by),
             Op::Retain(segments) => self.retain(segments),
             Op::Reopen | Op::Kill | Op::PowerCut(_) => {}
@@ -435,8 +444,14 @@ fn live(
                 op => life.act(op),
             }
         }
-        let Life { log, billing, .. } = life;
+        let Life {
+            log,
+            billing,
+            workers,
+            ..
+        } = life;
         billing.close().unwrap();
+        workers.close();
         log.close().unwrap();
         (world.machine.process_crash(), End::Closed)
     })
@@ -450,8 +465,8 @@ proptest! {
     })]
 
     #[test]
-    fn a_consumer_agrees_with_a_model(
-        ops in prop::collection::vec(op(), 1..90),
+    fn consumers_agree_with_a_model(
+        ops in prop::collection::vec(op(), 1..120),
         seed in any::<u64>(),
         mapped in any::<bool>(),
     ) {
