@@ -55,7 +55,10 @@ pub const ALL: &[Workload] = &[
     ("compacted-beside", compaction::beside),
     ("compacted", compaction::compacted),
     ("tombstones", compaction::tombstones),
+    ("deleted-beside", compaction::deleted_beside),
     ("retained", retention::retained),
+    ("expired", retention::expired),
+    ("full", retention::full),
     ("random", random),
 ];
 

@@ -371,3 +371,23 @@ pub fn records_before(bytes: &[u8], end: usize) -> u64 {
     }
     records
 }
+
+/// The base offsets of the segments whose files have names that end so.
+pub fn bases(world: &World, ending: &str) -> Vec<u64> {
+    let disk = world.machine.process_crash();
+    let files = disk
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with(in_log("")));
+    let mut bases: Vec<_> = files
+        .filter_map(|path| {
+            path.file_name()?
+                .to_str()?
+                .strip_suffix(ending)?
+                .parse()
+                .ok()
+        })
+        .collect();
+    bases.sort_unstable();
+    bases
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use duralog::Log;
+
 use super::oracle::Found;
 
 /// How far deletions may have come.
@@ -17,6 +19,8 @@ pub struct Kept {
     unless_committed: Option<u64>,
     /// The last sequence of the named producer among what is gone.
     sequence: Option<u64>,
+    /// The log takes nothing more where that would have to go.
+    may_refuse: bool,
 }
 
 impl Kept {
@@ -45,6 +49,14 @@ impl Kept {
     /// From now on, by the options with which the log was opened.
     pub fn keeps_unconsumed(&mut self) {
         self.unless_committed.get_or_insert(self.must);
+    }
+
+    pub fn may_refuse(&mut self) {
+        self.may_refuse = true;
+    }
+
+    pub fn is_refusal(&self, log: &Log) -> bool {
+        self.may_refuse && log.stats().rejected_sends > 0
     }
 
     pub fn sequence(&self) -> Option<u64> {

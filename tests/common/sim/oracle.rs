@@ -276,7 +276,8 @@ impl Oracle {
             !there.contains(offset) && self.may_be_gone(*offset, value, found)
         });
         let before = self.keys.iter().flat_map(|keys| keys.gone.iter().copied());
-        missing.map(|(offset, _)| offset).chain(before).collect()
+        let gone = missing.map(|(offset, _)| offset).chain(before);
+        gone.filter(|offset| *offset >= found.start).collect()
     }
 
     /// The log is about to be opened again.

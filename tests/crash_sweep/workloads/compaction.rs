@@ -120,3 +120,40 @@ pub fn beside(world: &mut World, seed: u64) {
     drop(producer);
     world.close(log);
 }
+
+/// Another thread deletes while the log is compacted, so that segments go which are being read, or
+/// whose places compacted ones were to take.
+pub fn deleted_beside(world: &mut World, seed: u64) {
+    compacting(world, Duration::from_secs(3600));
+    world.options = world
+        .options
+        .clone()
+        .cleanup_policy(CleanupPolicy::CompactAndDelete);
+    let log = world.open();
+    let producer = log.producer().acks(Acks::Written).build().unwrap();
+    let keys = ["red", "green", "blue", "white"];
+    for number in 0..20 {
+        send(world, &producer, keys[number % 4], number);
+    }
+    settle(world, &log);
+    let beside = log.clone();
+    let deleter = world.spawn("deleter", move |world| {
+        let mut random = Random::new(seed);
+        for step in 1..4 {
+            world
+                .machine
+                .sleep(Duration::from_micros(random.below(400) as u64));
+            world.delete_before(&beside, step * 5);
+        }
+    });
+    let mut replaced = world.compact(&log);
+    deleter.join();
+    for number in 20..27 {
+        send(world, &producer, keys[number % 2], number);
+    }
+    settle(world, &log);
+    replaced += world.compact(&log);
+    assert!(replaced > 0);
+    drop(producer);
+    world.close(log);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use duralog::{Acks, GroupRetention, Log, MIN_SEGMENT_BYTES, Producer, Retention};
+use duralog::{Acks, GroupRetention, Log, MIN_SEGMENT_BYTES, Producer, Retention, WhenFull};
 
 use crate::sim::{
     examine::NAMED,
@@ -90,5 +90,89 @@ fn held_back(world: &mut World) {
     let end = log.log_end_offset().get();
     world.delete_before(&log, end - 1);
     drop((group, producer));
+    world.close(log);
+}
+
+/// All that was sent so far may be gone from now on.
+fn may_expire(world: &World, log: &Log) {
+    let end = log.log_end_offset().get();
+    world.oracle(|oracle| oracle.kept().may_delete_below(end));
+}
+
+/// Records grow too old while others come, and once none come any more; a group reads on.
+pub fn expired(world: &mut World, _: u64) {
+    let limits = Retention::new().max_age(Duration::from_secs(20));
+    world.options = world.options.clone().retention(limits);
+    let log = world.open();
+    let named = log.producer().name(NAMED).acks(Acks::Written);
+    let (named, plain) = (named.build().unwrap(), log.producer().build().unwrap());
+    let mut group = world.consumer(&log, GROUP);
+    for round in 0..3 {
+        send(world, &log, &named, NAMED, round);
+        for number in 0..4 {
+            send(world, &log, &plain, "plain", round * 4 + number);
+        }
+        may_expire(world, &log);
+        assert_eq!(world.drain(&mut group), []);
+        // What is older than the limit by now was sent before the last round.
+        world.machine.sleep(Duration::from_secs(15));
+        world.look(&log);
+    }
+    let (start, end) = (log.log_start_offset(), log.log_end_offset());
+    assert!(start.get() > 0 && start < end, "{start} of {end}");
+    world.machine.sleep(Duration::from_secs(45));
+    world.look(&log);
+    assert_eq!(log.log_start_offset(), end, "an idle log expires");
+    send(world, &log, &named, NAMED, 3);
+    drop((group, named, plain));
+    world.close(log);
+}
+
+/// A group holds the log back until it is full: sends are refused, and go on once the group has
+/// committed. Then the oldest records go for the newest.
+pub fn full(world: &mut World, _: u64) {
+    world.options = world
+        .options
+        .clone()
+        .retention(Retention::new().max_bytes(3 * MIN_SEGMENT_BYTES))
+        .group_retention(GroupRetention::KeepUnconsumed);
+    world.oracle(|oracle| {
+        oracle.kept().keeps_unconsumed();
+        oracle.kept().keeps_newest(STAY);
+        oracle.kept().may_refuse();
+    });
+    let log = world.open();
+    let mut group = world.consumer(&log, GROUP);
+    let producer = log.producer().build().unwrap();
+    for number in 0..12 {
+        send(world, &log, &producer, "plain", number);
+    }
+    let refused = log.stats().rejected_sends;
+    assert!(refused > 0, "the log is full");
+    assert_eq!(log.log_start_offset(), 0);
+    assert_eq!(world.drain(&mut group), []);
+    settle(world, &log);
+    for number in 12..14 {
+        send(world, &log, &producer, "plain", number);
+    }
+    assert_eq!(log.stats().rejected_sends, refused);
+    drop((group, producer));
+    world.close(log);
+    makes_room(world);
+}
+
+/// Nobody is asked whether it has read what goes.
+fn makes_room(world: &mut World) {
+    world.options = world.options.clone().when_full(WhenFull::DropOldest);
+    let log = world.open();
+    let producer = log.producer().build().unwrap();
+    for number in 14..24 {
+        let end = log.log_end_offset().get();
+        world.oracle(|oracle| oracle.kept().may_delete_unread_below(end));
+        send(world, &log, &producer, "plain", number);
+    }
+    let stats = log.stats();
+    assert!(stats.lost_to_drop_oldest > 0 && stats.rejected_sends == 0);
+    drop(producer);
     world.close(log);
 }

@@ -1,14 +1,17 @@
 //! Any moment of a compaction can be the last one.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
-use duralog::testing::sim::Disk;
+use duralog::{
+    CleanupPolicy,
+    testing::sim::{Disk, Random},
+};
 
 use super::common::{
-    Entry, compacted, delete, fill, left, producer, put, read, settle, table, world_with,
+    Entry, compacted, delete, fill, left, producer, put, read, read_from, settle, table, world_with,
 };
 use crate::{
-    common::{Case, in_both_modes, run, segments, taken, told},
+    common::{Case, bases, in_both_modes, run, segments, taken, told},
     sim::world::Point,
 };
 
@@ -111,4 +114,36 @@ fn each_segment_is_as_it_was_or_as_it_is_to_be() {
             assert_eq!(versions.last(), last.read(&path).as_ref());
         }
     });
+}
+
+#[test]
+fn what_is_deleted_while_it_is_compacted_is_gone_and_leaves_no_file_behind() {
+    let met = Cell::new(0);
+    in_both_modes(0..30, |case| {
+        let options = compacted(&case).cleanup_policy(CleanupPolicy::CompactAndDelete);
+        let world = world_with(&case, options.clean_in_background(false));
+        run(&world, |world| {
+            let log = world.open();
+            let sent = put(&producer(&log), &["a", "b", "c"], 0..150);
+            settle(world, &log);
+            let (mut random, beside) = (Random::new(case.seed), log.clone());
+            let deleter = world.spawn("deleter", move |world| {
+                for step in 1..9 {
+                    let pause = random.below(300) as u64;
+                    world.machine.sleep(Duration::from_micros(pause));
+                    beside.delete_records_before((step * 10).into()).unwrap();
+                }
+            });
+            let report = log.compact().unwrap();
+            deleter.join();
+            assert_eq!(report.skipped, []);
+            let files = bases(world, ".log");
+            assert!(files[1] > 80, "{files:?}");
+            assert_eq!(files.len() as u64, log.stats().segments);
+            let until = report.clean_below.get();
+            assert_eq!(read_from(&log, 80), left(&sent[80..], until));
+            met.set(met.get() + usize::from(report.replaced > 0));
+        });
+    });
+    assert!(met.get() > 10, "{met:?} compactions beside deletions");
 }

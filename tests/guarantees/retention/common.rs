@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use duralog::{Consumer, Log, LogOptions, MIN_SEGMENT_BYTES, ReadOnlyLog, Start};
 
 use crate::{
-    common::{Case, Seen, in_log, see, send_many, written},
+    common::{Case, Seen, see, send_many, written},
     sim::{PATH, world::World},
 };
 
@@ -43,26 +43,6 @@ pub fn assert_has_all_from(log: &Log, start: u64, sent: &[(u64, String)]) -> See
     assert_eq!(log.log_start_offset(), start);
     assert_eq!(seen.records, expected);
     seen
-}
-
-/// The base offsets of the segments whose files have names that end so.
-pub fn bases(world: &World, ending: &str) -> Vec<u64> {
-    let disk = world.machine.process_crash();
-    let files = disk
-        .files()
-        .into_iter()
-        .filter(|path| path.starts_with(in_log("")));
-    let mut bases: Vec<_> = files
-        .filter_map(|path| {
-            path.file_name()?
-                .to_str()?
-                .strip_suffix(ending)?
-                .parse()
-                .ok()
-        })
-        .collect();
-    bases.sort_unstable();
-    bases
 }
 
 /// A group that has committed so far. (It is read from there, not from where it polled.)

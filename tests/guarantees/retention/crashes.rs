@@ -10,9 +10,9 @@ use duralog::{
     testing::sim::{Call, Choices, Disk},
 };
 
-use super::common::{LEN, PER_SEGMENT, bases, fill, settle, world};
+use super::common::{LEN, PER_SEGMENT, fill, settle, world};
 use crate::{
-    common::{Case, in_both_modes, run, see, send, send_many, taken, told, written},
+    common::{Case, bases, in_both_modes, run, see, send, send_many, taken, told, written},
     sim::world::World,
 };
 

@@ -5,11 +5,9 @@ use duralog::{
     testing::sim::{Call, Choices, Effect, Fault},
 };
 
-use super::common::{
-    LEN, PER_SEGMENT, assert_has_all_from, bases, beside, fill, group_at, settle, world,
-};
+use super::common::{LEN, PER_SEGMENT, assert_has_all_from, beside, fill, group_at, settle, world};
 use crate::{
-    common::{Case, EIO, Seen, drain, in_both_modes, run, see, told},
+    common::{Case, EIO, Seen, bases, drain, in_both_modes, run, see, told},
     sim::world::{World, value},
 };
 

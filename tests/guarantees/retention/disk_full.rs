@@ -8,10 +8,10 @@ use duralog::{
 };
 
 use super::common::{
-    LEN, PER_SEGMENT, SEGMENT, assert_has_all_from, bases, fill, group_at, settle, world,
+    LEN, PER_SEGMENT, SEGMENT, assert_has_all_from, fill, group_at, settle, world,
 };
 use crate::{
-    common::{Case, drain, in_both_modes, run, send, written},
+    common::{Case, bases, drain, in_both_modes, run, send, written},
     sim::world::{World, value},
 };
 

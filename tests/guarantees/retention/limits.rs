@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use duralog::{Acks, Record, Retention, RetentionReason};
 
-use super::common::{LEN, PER_SEGMENT, SEGMENT, assert_has_all_from, bases, fill, settle, world};
-use crate::common::{in_both_modes, run, see, send_many, written};
+use super::common::{LEN, PER_SEGMENT, SEGMENT, assert_has_all_from, fill, settle, world};
+use crate::common::{bases, in_both_modes, run, see, send_many, written};
 
 /// Less than what is waited for, and more than a thread may be held up by the machine.
 const MARGIN: Duration = Duration::from_secs(10);
