@@ -111,12 +111,38 @@ impl ReadOnly {
             .unwrap_or_default())
     }
 
-    /// Base offsets of the segments, as of now.
+    /// Base offsets of the segments, as of now: none is missing between two of them.
+    ///
+    /// A directory is not listed at one moment: of two names that come meanwhile, the later one may
+    /// be told and the earlier one not (`readdir(3p)`). But segments come one behind the other, so
+    /// when the last one was told, all before it were there, and a second listing tells them. Some
+    /// file systems don't tell a name, either, that goes over to another file meanwhile; so what
+    /// one of the two told is there, but for what was deleted in between: the oldest.
     ///
     /// # Errors
     ///
     /// `Io`.
     pub(crate) fn list_segments(&self) -> Result<Vec<Offset>> {
+        let mut before = self.list_once()?;
+        loop {
+            let now = self.list_once()?;
+            let (Some(&last), Some(&first)) = (before.last(), now.first()) else {
+                return Ok(now);
+            };
+            if first > last {
+                // All that was there is deleted.
+                before = now;
+                continue;
+            }
+            let told = before.into_iter().chain(now);
+            let mut bases: Vec<_> = told.filter(|b| (first..=last).contains(b)).collect();
+            bases.sort_unstable();
+            bases.dedup();
+            return Ok(bases);
+        }
+    }
+
+    fn list_once(&self) -> Result<Vec<Offset>> {
         let listing =
             directory::list(&*self.host, &self.dir)?.ok_or_else(|| ErrorKind::NotFound {
                 path: self.dir.clone(),

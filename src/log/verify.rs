@@ -290,7 +290,8 @@ impl ReadOnly {
                 Some(header) => recover::read_footer(&*file, &path, len, &header)?,
                 None => None,
             };
-            let next = bases.get(index + 1).copied().unwrap_or(end);
+            // The last one may have been begun since.
+            let next = bases.get(index + 1).copied().unwrap_or(end.max(base));
             infos.push(SegmentInfo {
                 base_offset: base,
                 end_offset: footer.map_or(next, |(footer, _)| footer.end),

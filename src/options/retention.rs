@@ -48,7 +48,9 @@ impl Retention {
     /// [is reported](crate::RetentionReport::clock_ahead). What passed while the log was closed is
     /// told by the wall clock, as nothing else knows it. Records that were appended while the
     /// clock was ahead count from the moment at which their segment was rolled, if the clock was
-    /// right then and when it was begun, else from the opening of the log.
+    /// right then and when it was begun, else from the opening of the log. Records that were
+    /// appended while it was behind count as older than they are, and so do those before them, if
+    /// the clock was ahead or is behind now: none counts as younger than one behind it.
     #[doc(alias = "retention.ms")]
     pub const fn max_age(mut self, age: Duration) -> Self {
         self.age = Some(age);

@@ -1,5 +1,6 @@
 //! DESIGN 2.4: consumers, every way to commit and every way to fail.
 
+mod beside;
 mod commits;
 mod groups;
 mod kills;

@@ -1,6 +1,7 @@
 //! The seam, as a simulated machine implements it.
 
 use std::{
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +13,7 @@ use super::{
     Call, Effect, Machine,
     file::SimFile,
     machine::{Inner, State},
-    storage::{Kind, NodeId},
+    storage::{Kind, Listed, NodeId},
 };
 use crate::fs::{
     Access, Clock, DirEntry, Directory, EntryKind, File, FileSystem, Joiner, Parker, Threads,
@@ -22,6 +23,9 @@ use crate::fs::{
 fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
+
+/// So often others may have a turn while a directory is listed, at most.
+const LONG_LISTING: usize = 30;
 
 impl FileSystem for Machine {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -54,7 +58,24 @@ impl FileSystem for Machine {
             },
         };
         let list = |state: &mut State, _| state.storage.list(path);
-        let entries = self.inner.call(Call::ReadDir, |_| path.into(), list)?;
+        let before = self.inner.call(Call::ReadDir, |_| path.into(), list)?;
+        // Now and then it takes long.
+        let is_long = self.inner.state().random.chance(64);
+        (0..if is_long { LONG_LISTING } else { 1 }).for_each(|_| self.inner.pass());
+        let mut state = self.inner.state();
+        let now = state.storage.list(path)?;
+        let is_in = |entries: &[Listed], name: &OsStr| entries.iter().any(|entry| entry.0 == name);
+        let mut entries = Vec::new();
+        for found in &now {
+            if is_in(&before, &found.0) || state.random.chance(128) {
+                entries.push(found.clone());
+            }
+        }
+        for found in before {
+            if !is_in(&now, &found.0) && state.random.chance(128) {
+                entries.push(found);
+            }
+        }
         Ok(entries.into_iter().map(entry).collect())
     }
 

@@ -366,7 +366,7 @@ impl Inner {
     }
 
     /// Time passes, and another thread may go on.
-    fn pass(&self) {
+    pub(super) fn pass(&self) {
         let Some((machine, me)) = current() else {
             return;
         };

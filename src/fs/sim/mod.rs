@@ -44,7 +44,8 @@
 //! * **Lengths** get there in order; bytes that a cut took off do not come back behind it. (They may
 //!   be zeros before it: in the page that is cut, the file system writes them.)
 //! * **Directories.** Each change since the last sync got there or not, in order or not. A file
-//!   that is renamed may be found under both names.
+//!   that is renamed may be found under both names. What comes or goes while a directory is listed
+//!   is listed or not, each for itself (`readdir(3p)`).
 //! * **A failed sync** leaves some sectors written and the others marked as written: they read as
 //!   new until the page cache forgets them, and the next sync returns success. (Measured on Linux
 //!   with ext4, XFS and btrfs; "Can Applications Recover from fsync Failures?", ATC 2020.) Changes

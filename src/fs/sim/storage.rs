@@ -68,6 +68,9 @@ struct Entry {
     node: NodeId,
 }
 
+/// An entry of a directory: its name, what it is, how long.
+pub(super) type Listed = (OsString, Kind, usize);
+
 /// What is found under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -214,7 +217,7 @@ impl Storage {
     /// # Errors
     ///
     /// `NotFound`, `NotADirectory`.
-    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Kind, usize)>> {
+    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<Listed>> {
         let node = self.find(path)?;
         let dir = self.directory(node).ok_or(io::ErrorKind::NotADirectory)?;
         let describe = |(name, node): (&OsString, &NodeId)| match self.content(*node) {

@@ -20,9 +20,15 @@ pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A record as it is read: its offset, its key, its value.
 pub type Entry = (u64, String, Option<String>);
 
-/// Options of a compacted log.
+/// Options of a log that is compacted when it is asked for.
 pub fn compacted(case: &Case) -> LogOptions {
-    case.options().cleanup_policy(CleanupPolicy::Compact)
+    let options = case.options().cleanup_policy(CleanupPolicy::Compact);
+    options.clean_in_background(false)
+}
+
+/// Of one that is compacted by itself.
+pub fn in_background(case: &Case) -> LogOptions {
+    compacted(case).clean_in_background(true)
 }
 
 /// A new machine for a compacted log.

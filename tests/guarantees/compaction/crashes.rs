@@ -121,7 +121,7 @@ fn what_is_deleted_while_it_is_compacted_is_gone_and_leaves_no_file_behind() {
     let met = Cell::new(0);
     in_both_modes(0..30, |case| {
         let options = compacted(&case).cleanup_policy(CleanupPolicy::CompactAndDelete);
-        let world = world_with(&case, options.clean_in_background(false));
+        let world = world_with(&case, options);
         run(&world, |world| {
             let log = world.open();
             let sent = put(&producer(&log), &["a", "b", "c"], 0..150);

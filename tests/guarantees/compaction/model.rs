@@ -133,7 +133,11 @@ impl Model {
         }
         let is_new = |sent: &&Sent| (self.deleted.start..start).contains(&sent.entry.0);
         for sent in self.sent.iter().filter(is_new).filter(|_| by_age) {
-            let lived = now.saturating_sub(sent.time) + Duration::from_millis(20);
+            // No record counts as younger than one behind it, whatever the clock said by then.
+            let behind = |other: &&Sent| other.entry.0 >= sent.entry.0;
+            let times = self.sent.iter().filter(behind).map(|other| other.time);
+            let lived = now.saturating_sub(times.min().unwrap_or(sent.time));
+            let lived = lived + Duration::from_millis(20);
             assert!(
                 age.is_some_and(|age| lived >= age),
                 "{} went after {lived:?} of {age:?}",
@@ -295,7 +299,8 @@ impl Model {
         let limits = Retention::new().max_segments(pick(random, &[1, 2, 4]));
         let planned = log.plan_retention_of(limits).unwrap();
         let report = log.enforce_retention_of(limits).unwrap();
-        assert!(report.records() >= planned.records());
+        // Some of it may have gone by itself in between.
+        assert!(report.log_start_offset >= planned.log_start_offset);
         self.follow(log, self.now(world), false);
         self.durable = self.durable.max(self.deleted.start);
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::common::{
-    DAY, Entry, compact, compacted, delete, fill, producer, put, read, settle, world, world_with,
+    DAY, Entry, compact, compacted, delete, fill, in_background, producer, put, read, settle,
+    world, world_with,
 };
 use crate::common::{in_both_modes, run};
 
@@ -83,7 +84,7 @@ fn the_time_goes_on_over_a_restart() {
 #[test]
 fn the_background_removes_tombstones_whose_time_is_over_though_nothing_was_sent() {
     in_both_modes(0..2, |case| {
-        run(&world(&case), |world| {
+        run(&world_with(&case, in_background(&case)), |world| {
             let log = world.open();
             let producer = producer(&log);
             put(&producer, &["a"], 0..40);
