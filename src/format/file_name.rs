@@ -60,7 +60,7 @@ pub(crate) fn parse_index(name: &str) -> Option<Offset> {
     parse_segment(&format!("{stem}{SEGMENT_SUFFIX}"))
 }
 
-/// What is to take the place of the segment that starts at `base`.
+/// What is to take the place of the segment that starts at `base`, or of its index.
 pub(crate) fn cleaned(base: Offset) -> String {
     format!("{base:0OFFSET_DIGITS$}{CLEANED_SUFFIX}")
 }

@@ -167,7 +167,9 @@ impl GroupFile {
     /// As [`commit`](Self::commit).
     pub(crate) fn close(&mut self, sync: Option<SyncKind>) -> Result<()> {
         self.state.encode_into(&mut self.payload);
-        self.shared.write_both(&mut self.file, &self.payload, sync)
+        let committed = self.state.committed;
+        self.shared
+            .write_both(&mut self.file, &self.payload, committed, sync)
     }
 
     /// The group, for those who sync on its behalf.
@@ -183,6 +185,12 @@ impl GroupFile {
             self.file.payload().to_vec(),
             self.state.committed,
         )
+    }
+}
+
+impl Drop for GroupFile {
+    fn drop(&mut self) {
+        self.shared.let_go();
     }
 }
 

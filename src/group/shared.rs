@@ -20,15 +20,17 @@ use crate::{
 pub(crate) struct GroupShared {
     /// The group's id, not the log's.
     pub(super) id: u64,
-    file: Arc<dyn File>,
     path: PathBuf,
     latch: OnceLock<Error>,
     reached: Mutex<Reached>,
 }
 
 /// How far commits have come: their generation, and the offset.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Reached {
+    /// Until the consumer is gone, and all it has committed is durable. The group is locked by it,
+    /// so it must not be kept by somebody who may have something to sync.
+    file: Option<Arc<dyn File>>,
     written: (u64, Offset),
     synced: (u64, Offset),
 }
@@ -39,10 +41,10 @@ impl GroupShared {
         let reached = (file.generation(), committed);
         Arc::new(Self {
             id,
-            file: Arc::clone(file.file()),
             path: file.path().to_path_buf(),
             latch: OnceLock::new(),
             reached: Mutex::new(Reached {
+                file: Some(Arc::clone(file.file())),
                 written: reached,
                 synced: reached,
             }),
@@ -105,14 +107,28 @@ impl GroupShared {
         &self,
         file: &mut SlotFile,
         payload: &[u8],
+        committed: Offset,
         sync: Option<SyncKind>,
     ) -> Result<()> {
-        let reached = self.reached.lock();
+        let mut reached = self.reached.lock();
         self.check()?;
         if reached.synced.0 >= file.generation() {
             file.note_synced();
         }
-        file.write_both(payload, sync)
+        file.write_both(payload, sync)?;
+        reached.written = (file.generation(), committed);
+        if sync.is_some() {
+            reached.synced = reached.written;
+        }
+        Ok(())
+    }
+
+    /// The consumer is gone. Waits for a sync that is under way.
+    pub(super) fn let_go(&self) {
+        let mut reached = self.reached.lock();
+        if reached.synced.0 >= reached.written.0 {
+            reached.file = None;
+        }
     }
 
     /// Syncs the group's file; returns the committed offset, which is durable then.
@@ -123,8 +139,10 @@ impl GroupShared {
     pub(crate) fn sync(&self, kind: SyncKind) -> Result<Offset> {
         let mut reached = self.reached.lock();
         self.check()?;
-        if reached.synced.0 < reached.written.0 {
-            self.file.sync(kind).map_err(|error| {
+        if reached.synced.0 < reached.written.0
+            && let Some(file) = &reached.file
+        {
+            file.sync(kind).map_err(|error| {
                 let error = sync_failed(&self.path, error);
                 self.latch(&error);
                 error

@@ -268,9 +268,11 @@ impl Segment {
         let Some(header) = &self.header else {
             return Ok(());
         };
-        let stored = self.put_index(host, &index::encode(header.id, header.base, entries), sync);
+        let path = self.path.with_file_name(file_name::cleaned(self.base));
+        let bytes = index::encode(header.id, header.base, entries);
+        let stored = self.put_index(host, &path, &bytes, sync);
         if stored.is_err() {
-            drop(host.remove_file(&self.index_path()));
+            drop(host.remove_file(&path));
         }
         match stored {
             Err(error) if error.is_latched() => Err(error),
@@ -281,15 +283,22 @@ impl Segment {
         }
     }
 
-    fn put_index(&self, host: &dyn Host, bytes: &[u8], sync: Option<SyncKind>) -> Result<()> {
-        let path = self.index_path();
-        let io = |error| Error::io("write", &path, error);
-        let file = host.open(&path, Access::Create).map_err(io)?;
+    /// By another name first: whoever opens the index in another process finds all of it, or none.
+    fn put_index(
+        &self,
+        host: &dyn Host,
+        path: &Path,
+        bytes: &[u8],
+        sync: Option<SyncKind>,
+    ) -> Result<()> {
+        let io = |error| Error::io("write", path, error);
+        let file = host.open(path, Access::Create).map_err(io)?;
         fs::write_full(&*file, bytes, 0).map_err(io)?;
-        // There may have been another one, of a segment that was taken out.
         file.set_len(bytes.len() as u64).map_err(io)?;
-        let Some(kind) = sync else { return Ok(()) };
-        file.sync(kind).map_err(|error| sync_failed(&path, error))
+        if let Some(kind) = sync {
+            file.sync(kind).map_err(|error| sync_failed(path, error))?;
+        }
+        host.replace(path, &self.index_path()).map_err(io)
     }
 
     pub(super) fn index_path(&self) -> PathBuf {

@@ -1,6 +1,12 @@
 //! Whoever reads meanwhile goes on undisturbed, and nobody is told a gap where records were removed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use duralog::{Batch, Offset, ReadMode, ReadOnlyLog, Reader, Start};
 
@@ -268,6 +274,28 @@ fn verifying_finds_nothing_wrong_with_a_compacted_log_and_says_where_it_ends() {
             log.close().unwrap();
             let report = look(world).verify().unwrap();
             assert_eq!(report.damage, []);
+        });
+    });
+}
+
+#[test]
+fn another_process_that_verifies_a_log_while_it_is_compacted_finds_no_damage() {
+    in_both_modes(0..100, |case| {
+        run(&world(&case), |world| {
+            let log = world.open();
+            put(&producer(&log), &["a", "b", "c"], 0..200);
+            settle(world, &log);
+            let (other, done) = (look(world), Arc::new(AtomicBool::new(false)));
+            let is_over = Arc::clone(&done);
+            let verifier = world.spawn("verifier", move |_| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(other.verify().unwrap().damage, []);
+                    other.segments().unwrap();
+                }
+            });
+            assert!(log.compact().unwrap().replaced > 3);
+            done.store(true, Ordering::Relaxed);
+            verifier.join();
         });
     });
 }

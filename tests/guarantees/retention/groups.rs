@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use duralog::{
-    GapReason, GroupRetention, Log, LogOptions, Retention, RetentionReport,
+    CommitOptions, GapReason, GroupRetention, Log, LogOptions, Retention, RetentionReport,
     testing::sim::{Call, Disk, Effect, Fault},
 };
 
@@ -395,6 +395,32 @@ fn a_group_whose_file_can_not_be_read_holds_the_log_back() {
             world.machine.lift_faults();
             settle(world);
             assert_has_all_from(&log, KEPT, &sent);
+        });
+    });
+}
+
+#[test]
+fn a_group_whose_consumer_is_gone_is_free_at_once_though_its_file_is_being_synced() {
+    in_both_modes(0..30, |case| {
+        run(&world(case, keeping), |world| {
+            let log = world.open();
+            let mut group = group_at(&log, "g", 0);
+            fill(&log, "x", END);
+            log.sync().unwrap();
+            let beside = log.clone();
+            let cleaner = world.spawn("cleaner", move |_| {
+                for _ in 0..6 {
+                    drop(beside.enforce_retention().unwrap());
+                }
+            });
+            for committed in 1..END {
+                let receipt = group.commit_offset_async(committed.into(), &CommitOptions::new());
+                drop(group);
+                group = log.consumer("g").build().unwrap();
+                assert_eq!(group.committed(), committed);
+                drop(receipt.unwrap());
+            }
+            cleaner.join();
         });
     });
 }
