@@ -204,6 +204,8 @@ pub struct CompactionReport {
     /// Those left.
     pub bytes_after: u64,
     /// How often keys were learned and segments looked through; once, if all keys fit the memory.
+    /// With more keys it is once for each part of them that fits, and the number of records does not
+    /// matter.
     pub passes: u64,
     /// The most memory that keys took, in bytes; at most
     /// [`LogOptions::compaction_memory`](crate::LogOptions::compaction_memory). Beside it, there

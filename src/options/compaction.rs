@@ -93,7 +93,8 @@ impl LogOptions {
 
     /// *Stored.* Most memory for the keys that a compaction remembers, in bytes; 64 KiB to 4 GiB, by default
     /// [128 MiB](DEFAULT_COMPACTION_MEMORY), which holds some 3.5 million keys of 16 bytes. With more keys
-    /// the log is read more than once. A key that is larger than all this is remembered alone.
+    /// the log is read once for each part of them that fits, however often each key was sent. A key
+    /// that is larger than all this is remembered alone.
     #[doc(alias = "log.cleaner.dedupe.buffer.size")]
     pub fn compaction_memory(mut self, bytes: u64) -> Self {
         self.stored.compaction.compaction_memory = Some(bytes);

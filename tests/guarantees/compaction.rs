@@ -13,6 +13,8 @@ mod keys;
 mod model;
 #[path = "compaction/options.rs"]
 mod options;
+#[path = "compaction/passes.rs"]
+mod passes;
 #[path = "compaction/producers.rs"]
 mod producers;
 #[path = "compaction/readers.rs"]

@@ -1,11 +1,14 @@
 //! A compaction under way: passes over the log, in steps of bounded size.
 //!
-//! A pass learns keys, from the first record that may have later ones of its key, as far as the
-//! memory goes; then it looks through all segments up to there, oldest first, and writes those anew
-//! of which something goes. The next pass begins where the keys of this one ended.
+//! A pass learns keys of all records from the first one that may supersede others: all of them, or
+//! those with hashes in a range, if the memory holds no more. Then it looks through all segments,
+//! oldest first, and writes those anew of which something goes. The next pass is for the hashes
+//! behind the range. So there are as many passes as the keys need, however often each of them was
+//! sent. Only the last pass leaves segments clean: then all keys were dealt with.
 //!
-//! A segment that can't be read is skipped. Its keys are not learned, so nothing goes because of
-//! them; and tombstones behind it stay, as it may hold what they are to remove.
+//! A segment that can't be read is skipped, in this pass and in all later ones. Its keys are not
+//! learned, so nothing goes because of them; and tombstones behind it stay, as it may hold what they
+//! are to remove.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -32,9 +35,14 @@ use crate::{
 pub(super) struct Job {
     targets: Vec<Target>,
     times: Times,
+    /// Keys of records from here...
+    from: Offset,
+    /// ...to here are learned.
     until: Offset,
     cleaned: Cleaned,
     keys: Keys,
+    /// Some pass has learned keys.
+    has_learned: bool,
     unpacked: Unpacked,
     pass: Pass,
     /// The lowest segment that this pass has skipped so far.
@@ -48,7 +56,7 @@ pub(super) struct Job {
 struct Target {
     segment: Arc<Segment>,
     end: Offset,
-    /// Why it can't be.
+    /// Why it can't be; that stays so for the whole compaction.
     unreadable: Option<Unreadable>,
     is_reported: bool,
     is_counted: bool,
@@ -57,9 +65,6 @@ struct Target {
 /// Where a pass is.
 #[derive(Debug)]
 struct Pass {
-    /// Keys of records between are learned.
-    from: Offset,
-    until: Offset,
     phase: Phase,
     /// The segment that it is at, by number.
     at: usize,
@@ -88,7 +93,7 @@ pub(super) enum Progress {
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     old: Option<Compacted>,
-    /// With this pass, all of it is clean, and all before it.
+    /// With this pass, the last one, all of it is clean, and all before it.
     all_clean: bool,
     drop_tombstones: bool,
 }
@@ -113,7 +118,7 @@ impl Terms {
         self.all_clean && tombstones > 0 && self.cleaned() == 0
     }
 
-    /// Whether nothing is to be done about it if no keys were learned. (One that was never compacted
+    /// Whether nothing is to be done about it if no pass learned keys. (One that was never compacted
     /// and is clean has no tombstones.)
     fn is_idle(self) -> bool {
         let stamp = self.old.is_some_and(|old| self.wants_stamp(old.tombstones));
@@ -122,10 +127,8 @@ impl Terms {
 }
 
 impl Pass {
-    fn new(from: Offset, until: Offset, phase: Phase) -> Self {
+    fn new(phase: Phase) -> Self {
         Self {
-            from,
-            until,
             phase,
             at: 0,
             walk: None,
@@ -161,7 +164,6 @@ impl Job {
             is_counted: false,
         };
         let targets: Vec<_> = segments.into_iter().map(target).collect();
-        let pass = Pass::new(plan.dirty_from, plan.until, Phase::Learn);
         let report = CompactionReport {
             bytes_before: plan.bytes,
             bytes_after: plan.bytes,
@@ -171,11 +173,13 @@ impl Job {
         Self {
             targets,
             times,
+            from: plan.dirty_from,
             until: plan.until,
             cleaned,
             keys: Keys::new(memory),
+            has_learned: false,
             unpacked: Unpacked::default(),
-            pass,
+            pass: Pass::new(Phase::Learn),
             skipped: None,
             report,
             began,
@@ -204,10 +208,10 @@ impl Job {
     fn learn(&mut self, log: &Shared, stretch: usize) -> Progress {
         let pass = &mut self.pass;
         let Some(target) = self.targets.get_mut(pass.at) else {
-            self.begin_to_clean(self.until);
+            self.begin_to_clean();
             return Progress::Going(0);
         };
-        if target.end <= pass.from || target.unreadable.is_some() {
+        if target.end <= self.from || target.unreadable.is_some() {
             pass.next();
             return Progress::Going(0);
         }
@@ -215,8 +219,7 @@ impl Job {
             Some(walk) => Ok(walk),
             None => Walk::open(&log.site, &target.segment),
         };
-        let (keys, unpacked, from) = (&mut self.keys, &mut self.unpacked, pass.from);
-        let mut full_at = None;
+        let (keys, unpacked, from) = (&mut self.keys, &mut self.unpacked, self.from);
         let gone = opened.and_then(|mut walk| {
             let before = walk.position();
             let pause = walk.go(stretch, |at, bytes| {
@@ -225,10 +228,8 @@ impl Job {
                 }
                 for record in walk::records(at, bytes, unpacked)?.1 {
                     let offset = record.offset.unwrap_or_default();
-                    let key = record.key.filter(|_| offset >= from);
-                    if key.is_some_and(|key| !keys.note(key, offset)) {
-                        full_at = Some(offset);
-                        return Ok(ControlFlow::Break(()));
+                    if let Some(key) = record.key.filter(|_| offset >= from) {
+                        keys.note(key, offset);
                     }
                 }
                 Ok(ControlFlow::Continue(()))
@@ -242,9 +243,6 @@ impl Job {
             }
             Ok((_, read, _)) => {
                 pass.next();
-                if let Some(full_at) = full_at {
-                    self.begin_to_clean(full_at);
-                }
                 Progress::Going(read)
             }
             Err(unreadable) => {
@@ -255,16 +253,16 @@ impl Job {
         }
     }
 
-    fn begin_to_clean(&mut self, until: Offset) {
-        self.pass = Pass::new(self.pass.from, until, Phase::Clean);
+    fn begin_to_clean(&mut self) {
+        self.pass = Pass::new(Phase::Clean);
+        self.has_learned |= !self.keys.is_empty();
         self.skipped = None;
         self.report.passes += 1;
         self.report.peak_memory = self.report.peak_memory.max(self.keys.peak() as u64);
     }
 
     fn clean(&mut self, log: &Shared, stretch: usize) -> Result<Progress> {
-        let target = self.targets.get_mut(self.pass.at);
-        let Some(target) = target.filter(|target| target.segment.base < self.pass.until) else {
+        let Some(target) = self.targets.get(self.pass.at) else {
             return self.end_pass(log);
         };
         if target.unreadable.is_none() {
@@ -313,10 +311,11 @@ impl Job {
         let old = target.segment.compacted();
         let terms = Terms {
             old,
-            all_clean: self.skipped.is_none() && target.end <= self.pass.until,
+            all_clean: self.skipped.is_none() && self.keys.is_last_range(),
             drop_tombstones: self.skipped.is_none() && self.times.is_expired(old.as_ref()),
         };
-        if self.keys.is_empty() && terms.is_idle() {
+        // With keys in other ranges only, the last pass has to look for tombstones.
+        if !self.has_learned && terms.is_idle() {
             self.pass.next();
             return Ok(Ok(Progress::Going(0)));
         }
@@ -343,7 +342,7 @@ impl Job {
         let Some(walk) = &mut self.pass.walk else {
             return Ok(Ok(Progress::Going(0)));
         };
-        let rules = terms.rules(&self.keys, self.pass.until);
+        let rules = terms.rules(&self.keys, self.until);
         let (tally, unpacked) = (&mut self.pass.tally, &mut self.unpacked);
         let before = walk.position();
         let looked = walk.go(stretch, |at, bytes| {
@@ -380,7 +379,7 @@ impl Job {
         let (Some(walk), Some(output)) = (&mut self.pass.walk, &mut self.pass.output) else {
             return Ok(Ok(Progress::Going(0)));
         };
-        let rules = terms.rules(&self.keys, self.pass.until);
+        let rules = terms.rules(&self.keys, self.until);
         let (before, start) = (walk.position(), output.position());
         let looked = walk.go(stretch, |at, bytes| {
             output.take(at, bytes, &rules)?;
@@ -455,20 +454,19 @@ impl Job {
 
     /// All segments that this pass is about are done.
     fn end_pass(&mut self, log: &Shared) -> Result<Progress> {
-        let until = self.pass.until;
-        let cleaned = plan::after_pass(self.cleaned, until, self.skipped);
+        if !self.keys.is_last_range() {
+            self.keys.next_range();
+            self.pass = Pass::new(Phase::Learn);
+            return Ok(Progress::Going(0));
+        }
+        let cleaned = plan::after_passes(self.cleaned, self.until, self.skipped);
         if cleaned != self.cleaned {
             log.note_cleaned(cleaned)?;
             self.cleaned = cleaned;
         }
         self.report.clean_below = cleaned.below;
-        if until >= self.until {
-            let now = log.site.host.monotonic();
-            self.report.elapsed = now.saturating_sub(self.began);
-            return Ok(Progress::Done);
-        }
-        self.keys.clear();
-        self.pass = Pass::new(until, self.until, Phase::Learn);
-        Ok(Progress::Going(0))
+        let now = log.site.host.monotonic();
+        self.report.elapsed = now.saturating_sub(self.began);
+        Ok(Progress::Done)
     }
 }

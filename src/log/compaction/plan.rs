@@ -1,8 +1,8 @@
 //! What is to be compacted: decided here, from values alone.
 //!
 //! The log is compacted up to the first segment that is not durable and sealed, that is younger than
-//! the lag, or that is the active one. From `dirty_from` on, keys are learned; then all segments in
-//! front of where that stopped are looked through, oldest first.
+//! the lag, or that is the active one. Up to there, keys are learned from `dirty_from` on, and all
+//! segments are looked through, oldest first.
 
 use std::time::Duration;
 
@@ -125,9 +125,9 @@ impl Plan {
     }
 }
 
-/// How far the log is compacted once a pass has dealt with all keys up to `until`, and has skipped
-/// segments from `skipped` on.
-pub(super) fn after_pass(before: Cleaned, until: Offset, skipped: Option<Offset>) -> Cleaned {
+/// How far the log is compacted once all keys up to `until` were dealt with, in one pass or in
+/// several, and the segments from `skipped` on were skipped.
+pub(super) fn after_passes(before: Cleaned, until: Offset, skipped: Option<Offset>) -> Cleaned {
     let skipped = skipped.unwrap_or(Offset::MAX);
     if until >= before.below {
         return Cleaned {
@@ -253,18 +253,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_stops_before_what_was_clean_leaves_the_rest_to_be_done_again() {
+    fn a_compaction_that_stops_before_what_was_clean_leaves_the_rest_to_be_done_again() {
         let cleaned = Cleaned {
             below: Offset::new(40),
             redo: Offset::new(10),
         };
-        let part = after_pass(cleaned, Offset::new(25), None);
+        let part = after_passes(cleaned, Offset::new(25), None);
         assert_eq!((part.below, part.redo), (Offset::new(40), Offset::new(25)));
-        let skipped = after_pass(cleaned, Offset::new(25), Some(Offset::new(10)));
+        let skipped = after_passes(cleaned, Offset::new(25), Some(Offset::new(10)));
         assert_eq!(skipped, cleaned);
-        let early = after_pass(cleaned, Offset::new(5), None);
+        let early = after_passes(cleaned, Offset::new(5), None);
         assert_eq!(early, cleaned);
-        let whole = after_pass(part, Offset::new(50), None);
+        let whole = after_passes(part, Offset::new(50), None);
         assert_eq!((whole.below, whole.redo), (Offset::new(50), Offset::MAX));
     }
 

@@ -72,7 +72,7 @@ fn after_a_crash_at_any_call_the_last_record_of_each_key_is_there_and_nothing_de
 }
 
 /// Opens what a crash left, compacts it, and has the power cut.
-fn recover(case: &Case, sent: &[Entry], image: &Disk) {
+pub fn recover(case: &Case, sent: &[Entry], image: &Disk) {
     let later = case.reopen(image, |world, log| {
         assert_eq!(log.recovery().damage, []);
         let found = read(log);
