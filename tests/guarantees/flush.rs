@@ -450,6 +450,8 @@ fn a_directory_or_a_checkpoint_that_fails_to_sync_is_final_too() {
                 let durable = log.producer().build().unwrap();
                 let sent = send_many(&durable, "confirmed", 0..3, 300);
                 let producer = written(&log);
+                // The background has a turn when this one waits.
+                world.machine.switch_never();
                 let fault = Fault::once(call, path, Effect::FailedSync);
                 world.machine.inject(&fault);
                 // Enough for a roll, so that there is a new name to be synced.

@@ -495,7 +495,7 @@ fn replay_sends_back_what_the_filter_wants_and_commits_it() {
             consumer.process_pending(pick).unwrap();
             send_all(&dead, &["no dead letter"]);
             let mut again = dead.consumer("replay").build().unwrap();
-            let fault = Fault::once(Call::Sync, "/data/log/", Effect::Fail(EIO));
+            let fault = Fault::always(Call::Sync, "/data/log/", Effect::Fail(EIO));
             let replayed = again
                 .replay(&log, |letter| letter.error() == "bad 2 is bad")
                 .unwrap();
