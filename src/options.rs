@@ -348,7 +348,9 @@ impl LogOptions {
     /// *Stored.* So many bytes the disk is to have free beside the log; by default 0. It is looked
     /// at when room is prepared or a segment is rolled, so at least every 256 KiB. Where there is
     /// less, the oldest segments go as if a byte limit were reached, and what may not go makes the
-    /// log full: [`WhenFull`] decides.
+    /// log full: [`WhenFull`] decides. With [`CleanupPolicy::Compact`] no segment goes, so sends
+    /// fail with [`ErrorKind::LogFull`](crate::ErrorKind::LogFull), or do what [`WhenFull`] says,
+    /// until compaction has made room.
     pub fn min_free_bytes(mut self, bytes: u64) -> Self {
         self.stored.min_free = Some(bytes);
         self

@@ -222,6 +222,7 @@ impl Shared {
         patience: &mut Patience,
         count: u64,
     ) -> Result<MutexGuard<'a, Appender>> {
+        patience.see(self.counters.room_made());
         let done = match *obstacle {
             Obstacle::Room(end) => {
                 appender.late_preparations += 1;
@@ -262,9 +263,8 @@ impl Shared {
         patience: &mut Patience,
         count: u64,
     ) -> Result<MutexGuard<'a, Appender>> {
-        let seen = self.counters.deletions.load(Ordering::Acquire);
         drop(appender);
-        self.make_way(error, seen, patience, count)?;
+        self.make_way(error, patience, count)?;
         Ok(self.append.lock())
     }
 
@@ -464,9 +464,22 @@ pub(crate) struct Counters {
     pub(super) rejected_sends: AtomicU64,
     pub(super) dropped_newest: AtomicU64,
     pub(super) blocked_sends: AtomicU64,
-    /// How often something was deleted.
-    pub(super) deletions: AtomicU64,
+    /// How often something was deleted, or a shorter segment took another one's place.
+    room_made: AtomicU64,
     pub(crate) closed: AtomicBool,
+}
+
+impl Counters {
+    /// How often room was made so far.
+    #[inline]
+    pub(super) fn room_made(&self) -> u64 {
+        self.room_made.load(Ordering::Acquire)
+    }
+
+    /// Some was made: whoever was full may try again.
+    pub(super) fn note_room(&self) {
+        self.room_made.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    format::segment::FOOTER_LEN,
     fs::contain,
     offset::Offset,
     options::{GroupRetention, Retention, RetentionWarning},
@@ -213,7 +214,8 @@ impl Shared {
             Outlook::AsItIs => 0,
             Outlook::Standing if active < segment_bytes / 2 => segment_bytes - active,
             Outlook::Standing => segment_bytes.saturating_sub(active) + segment_bytes,
-            Outlook::Rolling => segment_bytes,
+            // With it the active one gets its footer.
+            Outlook::Rolling => segment_bytes + FOOTER_LEN as u64,
         };
         let (log_start, rate) = (self.log_start(), pace.rate);
         let facts = |groups: &[GroupFacts]| {

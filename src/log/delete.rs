@@ -98,7 +98,7 @@ impl Shared {
             let mut appender = self.append.lock();
             appender.unsynced.retain(|segment| segment.base >= start);
         }
-        self.counters.deletions.fetch_add(1, Ordering::AcqRel);
+        self.counters.note_room();
         pace.doomed.0.extend(gone);
         Ok(())
     }

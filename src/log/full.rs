@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     format::segment::FOOTER_LEN,
+    offset::Offset,
     options::{GroupRetention, WhenFull},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Patience {
     is_named: bool,
     /// How long it waits at most, once it has begun to.
     deadline: Option<Duration>,
+    /// How often room had been made before it was tried, or less.
+    seen: u64,
 }
 
 impl Patience {
@@ -46,7 +49,13 @@ impl Patience {
             waiter,
             is_named,
             deadline: None,
+            seen: 0,
         }
+    }
+
+    /// It is about to be tried, with room made so often.
+    pub(super) fn see(&mut self, room_made: u64) {
+        self.seen = room_made;
     }
 }
 
@@ -63,6 +72,8 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Stuck {
     at: Duration,
+    /// The active segment then: once another one is, there may be more that can go.
+    active: Offset,
     held_by: Option<String>,
 }
 
@@ -121,6 +132,11 @@ impl Shared {
         if free.is_err() && self.prepared.lock().is_none() {
             return free;
         }
+        self.check_bytes(appender)
+    }
+
+    /// Whether the limit in bytes leaves room for another segment.
+    fn check_bytes(&self, appender: &Appender) -> Result<()> {
         let keeping = &self.site.config.keeping;
         let Some(limit) = keeping.limits.bytes else {
             return Ok(());
@@ -146,7 +162,7 @@ impl Shared {
     }
 
     /// Makes room for an append that failed for want of it, or waits for some: if this returns, it
-    /// may be tried again. `seen` is the number of deletions before it failed.
+    /// may be tried again.
     ///
     /// # Errors
     ///
@@ -154,14 +170,18 @@ impl Shared {
     pub(super) fn make_way(
         &self,
         error: Error,
-        seen: u64,
         patience: &mut Patience,
         records: u64,
     ) -> Result<()> {
         let keeping = &self.site.config.keeping;
-        if !error.is_full() || !keeping.acts_when_full() {
+        if !error.is_full() {
             return Err(error);
         }
+        if !keeping.acts_when_full() {
+            self.compact_when_full();
+            return Err(error);
+        }
+        let seen = std::mem::replace(&mut patience.seen, self.counters.room_made());
         let held_by = match self.give_way(&error, seen)? {
             Way::Clear => return Ok(()),
             Way::Held(held_by) => held_by,
@@ -196,7 +216,7 @@ impl Shared {
     fn give_way(&self, error: &Error, seen: u64) -> Result<Way> {
         let mut pace = self.maintenance.clean_pace.lock();
         self.check_writable()?;
-        let is_clear = || self.counters.deletions.load(Ordering::Acquire) != seen;
+        let is_clear = || self.counters.room_made() != seen;
         let on_disk = !pace.doomed.is_empty() && !is_limit(error);
         if on_disk {
             self.remove_all_files(&mut pace)?;
@@ -205,14 +225,25 @@ impl Shared {
             return Ok(Way::Clear);
         }
         let now = self.site.host.monotonic();
+        let active = self.append.lock().writer.header.base;
         if let Some(stuck) = &pace.stuck
+            && stuck.active == active
             && now.saturating_sub(stuck.at) < LOOK_TOGETHER
         {
-            return Ok(Way::Held(stuck.held_by.clone()));
+            let held_by = stuck.held_by.clone();
+            self.compact_when_full();
+            return Ok(Way::Held(held_by));
         }
         let held_by = self.let_go(&mut pace, error)?;
-        if !is_clear() && self.site.config.keeping.when_full == WhenFull::DropOldest {
-            self.drop_oldest(&mut pace)?;
+        if !is_clear() && self.has_room(error) {
+            // Nothing went because nothing had to any more.
+            return Ok(Way::Clear);
+        }
+        if !is_clear() {
+            self.compact_when_full();
+            if self.site.config.keeping.when_full == WhenFull::DropOldest {
+                self.drop_oldest(&mut pace)?;
+            }
         }
         if is_clear() {
             pace.stuck = None;
@@ -224,9 +255,22 @@ impl Shared {
         }
         pace.stuck = Some(Stuck {
             at: now,
+            active,
             held_by: held_by.clone(),
         });
         Ok(Way::Held(held_by))
+    }
+
+    /// Whether there is room by now where an append met this limit. Compaction makes some at any
+    /// moment, and others who were full before do. Of a disk that is full, only trying tells.
+    fn has_room(&self, error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::LogFull { .. } if is_limit(error) => {
+                self.check_bytes(&self.append.lock()).is_ok()
+            }
+            ErrorKind::LogFull { .. } => self.check_free(LATE_ROOM).is_ok(),
+            _ => false,
+        }
     }
 
     /// Deletes what may go by the limits; returns who holds back the rest.

@@ -109,7 +109,12 @@ impl Shared {
                 // It was deleted.
                 continue;
             }
+            let was_sealed = segment.is_sealed();
             let sealed = self.latch_on_failure(segment.seal(&*self.site.host, self.sync_kind()));
+            // Once, however long its cut has to wait.
+            if !was_sealed && segment.is_sealed() {
+                self.note_sealed();
+            }
             if !matches!(sealed, Ok(true)) {
                 left.push(segment);
             }

@@ -133,7 +133,15 @@ pub enum GroupRetention {
 
 /// What becomes of a send while the log is full: its [byte limit](Retention::max_bytes) is reached
 /// and groups hold back what would have to go, the [free space](crate::LogOptions::min_free_bytes)
-/// of the disk is, or the disk really is full. What may go by the log's retention goes first.
+/// of the disk is, or the disk really is full. What may go by the log's retention goes first. With
+/// [`CleanupPolicy::Compact`] no segment may go.
+///
+/// A log that is [compacted](CleanupPolicy) in the background is looked at for that as soon as a
+/// send finds it full. It is compacted if enough of it is
+/// [dirty](crate::LogOptions::min_dirty_ratio), and at its
+/// [rate](crate::LogOptions::compaction_rate); until then it is full. A disk that really is full
+/// may have no room for what compaction writes, so leave it some with
+/// [`min_free_bytes`](crate::LogOptions::min_free_bytes).
 ///
 /// Groups are looked at every 10 ms at most, so a send may meet the limit for that long after a
 /// commit. Each case is counted: see [`Stats`](crate::Stats).

@@ -2,6 +2,7 @@
 
 mod common;
 
+mod compacted;
 mod crashes;
 mod deleting;
 mod disk_full;

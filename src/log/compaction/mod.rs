@@ -5,7 +5,13 @@
 //! [writes](rewrite) those anew of which something goes, and [swaps](swap) them in. Neither the append lock nor a
 //! reader waits for any of that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 mod job;
 mod keys;
@@ -40,6 +46,17 @@ pub(crate) struct Cleaner {
     /// Held while files of segments are replaced or deleted.
     pub(super) files: Mutex<()>,
     last: Mutex<Option<Result<CompactionReport>>>,
+    /// A send found the log full, and no compaction was begun since: it does not wait.
+    wanted: AtomicBool,
+    /// The background has looked, and no segment was sealed since: it would find the same.
+    looked: AtomicBool,
+}
+
+impl Cleaner {
+    /// Whether to look before its time: once for each change.
+    fn is_urgent(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) && !self.looked.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +127,24 @@ impl Shared {
         Ok(guard)
     }
 
+    /// Has the background look at once, as the log is full. If it has looked since the last
+    /// segment was sealed, it looks when the next one is, or when its time has come.
+    pub(super) fn compact_when_full(&self) {
+        let compacts = self.site.config.compaction.policy.compacts();
+        if compacts && !self.cleaner.wanted.swap(true, Ordering::SeqCst) && self.cleaner.is_urgent()
+        {
+            self.maintenance.wake_clean();
+        }
+    }
+
+    /// A segment was sealed: there may be more to compact.
+    pub(super) fn note_sealed(&self) {
+        self.cleaner.looked.store(false, Ordering::SeqCst);
+        if self.cleaner.is_urgent() {
+            self.maintenance.wake_clean();
+        }
+    }
+
     /// Compacts on in the background, if that is due, and says when to go on; `None` if the log is not compacted.
     pub(super) fn step_compaction(&self) -> Option<Duration> {
         let config = &self.site.config.compaction;
@@ -121,15 +156,21 @@ impl Shared {
         if state.on_demand {
             return Some(now + STEP_ASIDE);
         }
-        if now < state.due {
+        // The pauses within a job are what its rate is made of.
+        if now < state.due && (state.job.is_some() || !self.cleaner.is_urgent()) {
             return Some(state.due);
         }
         if state.job.is_none() {
+            // Before: what is sealed from here on may be missed.
+            self.cleaner.looked.store(true, Ordering::SeqCst);
             let (plan, segments) = self.plan_compaction();
-            if !plan.is_due(config.min_dirty) {
+            // On a full log anything that may be freed is worth it.
+            let is_wanted = self.cleaner.wanted.load(Ordering::SeqCst) && plan.dirty_bytes > 0;
+            if !is_wanted && !plan.is_due(config.min_dirty) {
                 state.due = now + LOOK_AGAIN;
                 return Some(state.due);
             }
+            self.cleaner.wanted.store(false, Ordering::SeqCst);
             state.job = Some(self.job(&plan, segments));
         }
         let done = match self.step_job(&mut state) {
@@ -148,7 +189,12 @@ impl Shared {
         };
         *self.cleaner.last.lock() = Some(done);
         state.due = now + LOOK_AGAIN;
-        Some(state.due)
+        let next = if self.cleaner.is_urgent() {
+            now
+        } else {
+            state.due
+        };
+        Some(next)
     }
 
     /// The log is closed: nothing of it is touched from now on.

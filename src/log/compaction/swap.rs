@@ -52,6 +52,7 @@ impl Shared {
             self.latch_on_failure(stored)?;
         }
         self.segments.replace(old, segment);
+        self.counters.note_room();
         synced.map(|()| true)
     }
 
