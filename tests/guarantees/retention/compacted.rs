@@ -133,6 +133,33 @@ fn a_log_that_is_full_and_compacted_is_compacted_at_once() {
 }
 
 #[test]
+fn a_log_that_is_full_is_compacted_however_little_of_it_is_dirty() {
+    in_both_modes(0..2, |case| {
+        let mut world = only_compacted(case, WhenFull::Reject, FLOOR);
+        world.options = world.options.min_dirty_ratio(0.9);
+        run(&world, |world| {
+            let log = world.open();
+            let producer = written(&log);
+            let once = |number| record(number).key(format!("once {number}"));
+            (0..600).for_each(|number| drop(producer.send(once(number)).unwrap()));
+            log.sync().unwrap();
+            let clean = log.compact().unwrap().clean_below;
+            world.machine.set_free(Some(FLOOR + AHEAD + 3 * LARGE));
+            let mut numbers = 0..1_000;
+            let is_full = numbers.any(|number| producer.send(record(number)).is_err());
+            assert!(is_full);
+            log.sync().unwrap();
+            world.machine.sleep(5 * SECOND);
+            let report = log.last_compaction().unwrap().unwrap();
+            assert!(
+                report.clean_below > clean && report.replaced > 0,
+                "{report:?}"
+            );
+        });
+    });
+}
+
+#[test]
 fn a_log_that_is_compacted_is_so_at_once_when_it_gets_no_more_of_the_disk() {
     for policy in [WhenFull::Reject, WhenFull::Block(5 * SECOND)] {
         in_both_modes(0..4, |case| {
