@@ -140,9 +140,10 @@ impl Log {
     }
 
     /// Compacts the log now, as far as [`LogOptions::min_compaction_lag`] allows: of each key, the
-    /// last record is left, at the offset that it has. The active segment is left alone, and so is all that is not durable yet.
+    /// last record is left, at the offset that it has. The active segment is left alone (all of a log that
+    /// is smaller than [`LogOptions::segment_bytes`]), and so is all that is not durable yet.
     /// Tombstones go once they were kept for [`LogOptions::tombstone_retention`]. Records without a
-    /// key, from before the log was compacted, are kept. (In the background it is compacted
+    /// key, sent while the log was not compacted, are kept. (In the background it is compacted
     /// anyway, by [`LogOptions::min_dirty_ratio`]; what that has begun is dropped, and begun anew here.)
     ///
     /// Readers and consumers go on undisturbed, wherever they are. What was removed is no
@@ -162,7 +163,8 @@ impl Log {
     ///     .open(dir.path())?;
     /// let producer = log.producer().build()?;
     /// for number in 0..1_000 {
-    ///     producer.send(Record::new(vec![0; 100]).key(format!("order-{}", number % 10)))?;
+    ///     let record = Record::new(vec![0; 100]).key(format!("order-{}", number % 10));
+    ///     producer.send(record)?.wait()?;
     /// }
     /// log.sync()?;
     /// let report = log.compact()?;

@@ -3,7 +3,7 @@
 use super::Log;
 use crate::{
     consumer::{Consumer, ConsumerBuilder, DeadLetter, Outlet, Replayed},
-    error::Result,
+    error::{Error, Result},
     offset::Offset,
     options::Acks,
     producer::Producer,
@@ -50,12 +50,29 @@ impl Outlet for LogOutlet {
     }
 }
 
+/// # Errors
+///
+/// `InvalidOption` if the log does not keep all that is sent to it.
+fn check_kept(log: &Log) -> Result<()> {
+    let site = &log.handle.site;
+    if site.config.compaction.policy.compacts() {
+        let path = site.dir.display();
+        let reason =
+            format!("{path} is compacted, and would keep the last letter of each key alone");
+        return Err(Error::option("dead_letters", reason));
+    }
+    Ok(())
+}
+
 impl ConsumerBuilder {
     /// Where [`process`](Consumer::process) sends records that it gives up: any log but the one
-    /// that is consumed, and one that syncs. Several groups, of several logs, may share it. Without
-    /// one, processing ends with an error where a record can't be processed.
+    /// that is consumed, one that syncs and is not [compacted](crate::CleanupPolicy): letters keep
+    /// the keys of their records, so the later ones of a key would take the place of the others.
+    /// Several groups, of several logs, may share it. Without one, processing ends with an error
+    /// where a record can't be processed.
     pub fn dead_letters(self, log: &Log) -> Self {
-        self.outlet(LogOutlet::new(log).map(|outlet| Box::new(outlet) as Box<dyn Outlet>))
+        let outlet = check_kept(log).and_then(|()| LogOutlet::new(log));
+        self.outlet(outlet.map(|outlet| Box::new(outlet) as Box<dyn Outlet>))
     }
 }
 
@@ -68,7 +85,9 @@ impl Consumer {
     /// log, and records that are no dead letters, are counted and left alone.
     ///
     /// A letter is committed once its record is durable in `to`: *at least once*. A crash in
-    /// between may send it twice.
+    /// between may send it twice. What is sent back is behind all that was sent meanwhile: on a
+    /// compacted log it becomes the last record of its key, also of one that was changed or removed
+    /// since, so look at the key in `filter` there.
     ///
     /// ```
     /// use duralog::{Log, Record, RetryPolicy};

@@ -66,7 +66,8 @@ impl Log {
     /// # Errors
     ///
     /// As [`enforce_retention`](Log::enforce_retention);
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a limit of 0.
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a limit of 0, and for any on a log
+    /// that is [only compacted](crate::CleanupPolicy::Compact).
     pub fn enforce_retention_of(&self, limits: Retention) -> Result<RetentionReport> {
         self.handle.enforce_retention(Some(limits))
     }
@@ -76,14 +77,15 @@ impl Log {
     /// # Errors
     ///
     /// As [`plan_retention`](Log::plan_retention);
-    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) for a limit of 0.
+    /// [`InvalidOption`](crate::ErrorKind::InvalidOption) as there.
     pub fn plan_retention_of(&self, limits: Retention) -> Result<RetentionReport> {
         self.handle.plan_retention(Some(limits))
     }
 
     /// Deletes all records below `offset`, whoever has read them; returns the log start offset,
     /// which is `offset` then, or was higher before. Segments go whose records are all below; in
-    /// the middle of a segment only the log start moves.
+    /// the middle of a segment only the log start moves. On a compacted log the last record of a
+    /// key goes too, if it is below: nothing asks for this but you.
     ///
     /// ```
     /// use duralog::{Log, Offset, Record};

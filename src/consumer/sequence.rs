@@ -176,7 +176,8 @@ impl SequenceCheck {
         }
     }
 
-    /// Takes in the next sequence of a name; what is wrong with it, if anything is.
+    /// Takes in the next sequence of a name; what is wrong with it, if anything is. (Sequences are
+    /// below `u64::MAX`, which is none, and is not observed.)
     pub fn observe(&mut self, name: &str, sequence: u64) -> Option<SequenceFinding> {
         let mut findings = Vec::new();
         self.observe_run(

@@ -319,6 +319,7 @@ impl Shared {
         match limits {
             Some(limits) => {
                 limits.check()?;
+                limits.check_policy(self.site.config.compaction.policy)?;
                 self.decide(pace, limits, 0, Outlook::AsItIs)
             }
             None => self.decide(pace, self.limits(), self.shortage(), Outlook::Standing),

@@ -12,8 +12,8 @@ use crate::{error::Result, format::frame, offset::Offset, segment::FRAMES_START}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lag {
-    /// Offsets from the position to the end of the log. Where offsets are gaps there are fewer
-    /// records.
+    /// Offsets from the position to the end of the log. There are fewer records where offsets are
+    /// gaps, and where compaction has removed some.
     pub records: u64,
     /// Bytes that they take in the files, to within a few for each segment.
     pub bytes: u64,

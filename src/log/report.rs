@@ -181,8 +181,9 @@ pub struct Stats {
     pub overdue_batches: u64,
 }
 
-/// What a compaction found and did. Its numbers are of the segments that it was about: those that
-/// are sealed, and older than [`LogOptions::min_compaction_lag`](crate::LogOptions::min_compaction_lag).
+/// What a compaction found and did. It is about the segments that are sealed, and older than
+/// [`LogOptions::min_compaction_lag`](crate::LogOptions::min_compaction_lag); of these it looks
+/// through those that may hold something that is to go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionReport {
@@ -193,23 +194,23 @@ pub struct CompactionReport {
     pub replaced: u64,
     /// Segments that were left as they are, because they could not be read.
     pub skipped: Vec<SkippedSegment>,
-    /// Records in the segments that were looked through, before and after.
+    /// Records in the segments that were looked through and could be read, before and after.
     pub records_before: u64,
     /// Those left.
     pub records_after: u64,
     /// Tombstones among those that are gone.
     pub tombstones_removed: u64,
-    /// Bytes of the segments' files, before and after.
+    /// Bytes of the files of all the segments it was about, before and after.
     pub bytes_before: u64,
     /// Those left.
     pub bytes_after: u64,
     /// How often keys were learned and segments looked through; once, if all keys fit the memory.
     /// With more keys it is once for each part of them that fits, and the number of records does not
-    /// matter.
+    /// matter. (One, too, where there was nothing to look through.)
     pub passes: u64,
     /// The most memory that keys took, in bytes; at most
-    /// [`LogOptions::compaction_memory`](crate::LogOptions::compaction_memory). Beside it, there
-    /// is memory for about twice the largest batch.
+    /// [`LogOptions::compaction_memory`](crate::LogOptions::compaction_memory), unless a single key
+    /// is larger. Beside it, there is memory for about twice the largest batch.
     pub peak_memory: u64,
     /// Everything below is compacted, but for what was skipped.
     pub clean_below: Offset,

@@ -9,24 +9,24 @@ use std::{
     },
 };
 
-mod deletion;
-
 use crate::{
     error::{Error, Result},
     format::{
         file_name,
         frame::Stamp,
-        index::{self, Entry},
+        index,
         segment::{FOOTER_LEN, Footer, SegmentHeader},
         wire::narrow,
     },
     fs::{self, Access, File, Host, Mutex, RwLock, SyncKind},
     offset::Offset,
-    segment::{Buffer, End, FileBytes, Index, LiveIndex, SegmentWriter, Shape, View, build_index},
+    segment::{Buffer, End, Index, LiveIndex, SegmentWriter, Shape, View, build_index},
     slot_file::sync_failed,
 };
 
 mod compaction;
+mod deletion;
+mod indexing;
 
 /// Sealed segments whose views are kept at hand: bounds mappings.
 const CACHED_VIEWS: usize = 256;
@@ -229,76 +229,6 @@ impl Segment {
         let Some(kind) = sync else { return Ok(()) };
         file.sync(kind)
             .map_err(|error| sync_failed(&self.path, error))
-    }
-
-    /// Writes the index of a segment whose frames are all there. Where that fails there is none,
-    /// and it is made anew when it is needed.
-    ///
-    /// # Errors
-    ///
-    /// `SyncFailed`.
-    fn store_index(
-        &self,
-        host: &dyn Host,
-        file: &dyn File,
-        frames_end: usize,
-        header: &SegmentHeader,
-        sync: Option<SyncKind>,
-    ) -> Result<()> {
-        let live = self.index.lock().live.clone();
-        let entries = match live {
-            Some(live) if live.is_whole => Ok(live.entries()),
-            _ => build_index(header, &mut FileBytes::new(file, frames_end)),
-        };
-        let Ok(entries) = entries else { return Ok(()) };
-        self.put_entries(host, &entries, sync)
-    }
-
-    /// Writes the index. Where that fails there is none.
-    ///
-    /// # Errors
-    ///
-    /// `SyncFailed`.
-    pub(super) fn put_entries(
-        &self,
-        host: &dyn Host,
-        entries: &[Entry],
-        sync: Option<SyncKind>,
-    ) -> Result<()> {
-        let Some(header) = &self.header else {
-            return Ok(());
-        };
-        let path = self.path.with_file_name(file_name::cleaned(self.base));
-        let bytes = index::encode(header.id, header.base, entries);
-        let stored = self.put_index(host, &path, &bytes, sync);
-        if stored.is_err() {
-            drop(host.remove_file(&path));
-        }
-        match stored {
-            Err(error) if error.is_latched() => Err(error),
-            _ => {
-                *self.index.lock() = IndexState::default();
-                Ok(())
-            }
-        }
-    }
-
-    /// By another name first: whoever opens the index in another process finds all of it, or none.
-    fn put_index(
-        &self,
-        host: &dyn Host,
-        path: &Path,
-        bytes: &[u8],
-        sync: Option<SyncKind>,
-    ) -> Result<()> {
-        let io = |error| Error::io("write", path, error);
-        let file = host.open(path, Access::Create).map_err(io)?;
-        fs::write_full(&*file, bytes, 0).map_err(io)?;
-        file.set_len(bytes.len() as u64).map_err(io)?;
-        if let Some(kind) = sync {
-            file.sync(kind).map_err(|error| sync_failed(path, error))?;
-        }
-        host.replace(path, &self.index_path()).map_err(io)
     }
 
     pub(super) fn index_path(&self) -> PathBuf {

@@ -16,7 +16,8 @@ pub enum CleanupPolicy {
     /// Every record needs a key, and one without a value (a
     /// [tombstone](crate::Record::tombstone)) removes the key. Nothing is deleted by
     /// age or size: limits of [`retention`](crate::LogOptions::retention), and
-    /// [`WhenFull::DropOldest`](crate::WhenFull::DropOldest), are refused.
+    /// [`WhenFull::DropOldest`](crate::WhenFull::DropOldest), are refused. Segments stay, however few
+    /// records are left in them, with some kilobytes each: they are best not too small.
     #[doc(alias = "cleanup.policy=compact")]
     Compact,
     /// Both.
@@ -52,8 +53,8 @@ const MIN_COMPACTION_RATE: u64 = 64 << 10;
 pub const DEFAULT_COMPACTION_RATE: u64 = 32 << 20;
 impl LogOptions {
     /// *Stored.* What becomes of records that are not needed any more; by default
-    /// [`CleanupPolicy::Delete`]. Records without a key that are in the log when it is compacted
-    /// first are kept.
+    /// [`CleanupPolicy::Delete`]. Records without a key that were sent under another policy are
+    /// kept.
     #[doc(alias = "cleanup.policy")]
     pub fn cleanup_policy(mut self, policy: CleanupPolicy) -> Self {
         self.stored.compaction.cleanup_policy = Some(policy);
@@ -64,7 +65,8 @@ impl LogOptions {
     /// it: who reads the log from its start and takes no longer than this learns of every deletion.
     /// By default [a day](DEFAULT_TOMBSTONE_RETENTION). Measured by the wall clock as it was when the log was
     /// opened, and from then on by the monotonic one: a clock that jumps while the log is open ends
-    /// nothing early.
+    /// nothing early. Where too little comes for the log to be [compacted](Self::min_dirty_ratio),
+    /// that moment does not come, and the tombstone stays.
     #[doc(alias = "delete.retention.ms")]
     pub fn tombstone_retention(mut self, time: Duration) -> Self {
         self.stored.compaction.tombstone_retention = Some(time);
@@ -84,7 +86,11 @@ impl LogOptions {
 
     /// *Stored.* The log is compacted in the background once this part of its bytes is in segments
     /// that may be compacted and have not been; from 0 to 1, by default
-    /// [a half](DEFAULT_MIN_DIRTY_RATIO). Lower is less space for more work.
+    /// [a half](DEFAULT_MIN_DIRTY_RATIO). Lower is less space for more work. It is looked at every
+    /// 15 s (Kafka's `log.cleaner.backoff.ms`), and where a send finds the log full, at once: then
+    /// any part is enough. The active segment never is among them, so a log that is smaller than
+    /// [`segment_bytes`](Self::segment_bytes) is not compacted before that one is
+    /// [rolled by its age](Self::segment_age).
     #[doc(alias = "min.cleanable.dirty.ratio")]
     pub fn min_dirty_ratio(mut self, ratio: f64) -> Self {
         self.stored.compaction.min_dirty_ratio = Some(Ratio::of(ratio));
@@ -92,9 +98,10 @@ impl LogOptions {
     }
 
     /// *Stored.* Most memory for the keys that a compaction remembers, in bytes; 64 KiB to 4 GiB, by default
-    /// [128 MiB](DEFAULT_COMPACTION_MEMORY), which holds some 3.5 million keys of 16 bytes. With more keys
+    /// [128 MiB](DEFAULT_COMPACTION_MEMORY), which holds some 3.5 million keys of 16 bytes (64 KiB hold
+    /// some 1,250). With more keys
     /// the log is read once for each part of them that fits, however often each key was sent. A key
-    /// that is larger than all this is remembered alone.
+    /// that is larger than all this is remembered alone, and takes what it takes.
     #[doc(alias = "log.cleaner.dedupe.buffer.size")]
     pub fn compaction_memory(mut self, bytes: u64) -> Self {
         self.stored.compaction.compaction_memory = Some(bytes);

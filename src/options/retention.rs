@@ -99,6 +99,17 @@ impl Retention {
 
     /// # Errors
     ///
+    /// `InvalidOption` for a limit on a log that is only compacted.
+    pub(crate) fn check_policy(&self, policy: CleanupPolicy) -> Result<()> {
+        if self.is_set() && !policy.deletes() {
+            let reason = format!("a limit {CONTRADICTION}Retention::new()");
+            return Err(Error::option("retention", reason));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
     /// `InvalidOption`.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(age) = self.age {
@@ -122,7 +133,8 @@ pub enum GroupRetention {
     /// [does not count](crate::LogOptions::exclude_group) or
     /// [is stale](crate::LogOptions::groups_stale_after). A group is registered from its first
     /// [`build`](crate::ConsumerBuilder::build) on. What it committed without a sync counts too:
-    /// its file is synced before anything is deleted because of it.
+    /// its file is synced before anything is deleted because of it. Compaction heeds no group:
+    /// what a later record of its key supersedes goes on a compacted log, and is no gap.
     ///
     /// # Concurrency
     ///
@@ -205,6 +217,9 @@ impl fmt::Debug for WarningCall {
     }
 }
 
+const CONTRADICTION: &str = "contradicts CleanupPolicy::Compact, which deletes no segments; choose \
+                             CompactAndDelete, or ";
+
 /// At most this many groups can be excluded.
 pub(crate) const EXCLUDED_MAX: usize = 16;
 
@@ -262,17 +277,9 @@ impl Keeping {
     ///
     /// `InvalidOption`.
     pub(super) fn check_policy(&self, policy: CleanupPolicy) -> Result<()> {
-        if policy.deletes() {
-            return Ok(());
-        }
-        let contradiction = "contradicts CleanupPolicy::Compact, which deletes no segments; choose \
-                             CompactAndDelete, or ";
-        if self.limits.is_set() {
-            let reason = format!("a limit {contradiction}Retention::new()");
-            return Err(Error::option("retention", reason));
-        }
-        if self.when_full == WhenFull::DropOldest {
-            let reason = format!("DropOldest {contradiction}another WhenFull");
+        self.limits.check_policy(policy)?;
+        if self.when_full == WhenFull::DropOldest && !policy.deletes() {
+            let reason = format!("DropOldest {CONTRADICTION}another WhenFull");
             return Err(Error::option("when_full", reason));
         }
         Ok(())

@@ -47,6 +47,27 @@ fn it_keeps_the_last_record_of_each_key_and_prints_what_went() {
 }
 
 #[test]
+fn of_a_log_with_one_segment_it_says_why_nothing_went_and_no_limit_deletes_its_keys() {
+    let place = Place::new();
+    let log = Log::options()
+        .cleanup_policy(CleanupPolicy::Compact)
+        .open(place.log())
+        .unwrap();
+    let producer = log.producer().build().unwrap();
+    let record = Record::new("value").key("key");
+    producer.send(record).unwrap().wait().unwrap();
+    drop(producer);
+    log.close().unwrap();
+    let ran = place.run("compact", []).done();
+    assert!(ran.text().contains("the active segment"), "{}", ran.text());
+    let ran = place.run("retain", ["--max-segments", "1"]);
+    ran.failed(2, "retention");
+    let ran = place.run("inspect", []).done();
+    assert!(ran.text().contains("tombstones kept:   86400s"));
+    assert_eq!(place.inspect()["options"]["min_dirty_ratio"], 0.5);
+}
+
+#[test]
 fn it_tells_everything_as_json() {
     let place = log_of_keys();
     let report = place.run("compact", ["--json"]).done().json();

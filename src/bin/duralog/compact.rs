@@ -63,6 +63,10 @@ fn print_summary(out: &mut impl Write, report: &CompactionReport) -> Result<(), 
         out,
         "segments: {segments} looked through, {replaced} replaced"
     )?;
+    if segments == 0 {
+        let left = "the active segment, and what is too young, or compacted already, is left alone";
+        writeln!(out, "{left}")?;
+    }
     let (before, after) = (report.records_before, report.records_after);
     let gone = before - after;
     writeln!(out, "records: {before} to {after}, {gone} removed")?;

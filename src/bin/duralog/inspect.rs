@@ -136,6 +136,11 @@ fn options_json(options: &OptionsInfo) -> Value {
         "fsync": fsync(options.fsync),
         "write_mode": write_mode(options.write_mode),
         "cleanup_policy": cleanup_policy(options.cleanup_policy),
+        "tombstone_retention_ms": millis(options.tombstone_retention),
+        "min_compaction_lag_ms": millis(options.min_compaction_lag),
+        "min_dirty_ratio": options.min_dirty_ratio,
+        "compaction_memory": options.compaction_memory,
+        "compaction_rate": options.compaction_rate,
         "retention_ms": options.retention.age().map(millis),
         "retention_bytes": options.retention.bytes(),
         "retention_segments": options.retention.segments(),
@@ -156,6 +161,13 @@ fn print_options(out: &mut impl Write, options: &OptionsInfo) -> Result<(), Fail
     writeln!(out, "write mode:        {}", write_mode(options.write_mode))?;
     let policy = cleanup_policy(options.cleanup_policy);
     writeln!(out, "cleanup policy:    {policy}")?;
+    if options.cleanup_policy.compacts() {
+        writeln!(out, "tombstones kept:   {:?}", options.tombstone_retention)?;
+        writeln!(out, "compaction lag:    {:?}", options.min_compaction_lag)?;
+        writeln!(out, "min dirty ratio:   {}", options.min_dirty_ratio)?;
+        writeln!(out, "compaction memory: {}", options.compaction_memory)?;
+        writeln!(out, "compaction rate:   {}", options.compaction_rate)?;
+    }
     writeln!(out, "retention:         {}", retention(options))?;
     writeln!(out, "when full:         {}", when_full(options.when_full))?;
     Ok(())

@@ -297,6 +297,10 @@ impl Model {
     fn enforce(&mut self, world: &World, log: &Log, random: &mut Random) {
         self.follow(log, self.now(world), true);
         let limits = Retention::new().max_segments(pick(random, &[1, 2, 4]));
+        if !self.policy.deletes() {
+            drop(log.enforce_retention_of(limits).unwrap_err());
+            return;
+        }
         let planned = log.plan_retention_of(limits).unwrap();
         let report = log.enforce_retention_of(limits).unwrap();
         // Some of it may have gone by itself in between.

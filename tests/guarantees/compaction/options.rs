@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use duralog::{CleanupPolicy, ErrorKind, LogOptions, Record};
+use duralog::{CleanupPolicy, ErrorKind, LogOptions, Record, Retention};
 
 use super::common::{
     DAY, compact, compacted, delete, fill, in_background, left, producer, put, read, settle, world,
@@ -85,6 +85,47 @@ fn both_policies_that_compact_do() {
             let producer = producer(&log);
             put(&producer, &["a"], 0..60);
             assert!(compact(world, &log).records_after < 2);
+        });
+    });
+}
+
+fn is_refused(error: &duralog::Error, named: &str) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidOption { name, .. } if *name == named)
+}
+
+#[test]
+fn limits_for_once_are_refused_where_the_last_record_of_each_key_is_kept_and_nothing_goes() {
+    in_both_modes(0..1, |case| {
+        run(&world(&case), |world| {
+            let log = world.open();
+            let sent = put(&producer(&log), &["a"], 0..60);
+            let one = Retention::new().max_segments(1);
+            let error = log.enforce_retention_of(one).unwrap_err();
+            assert!(is_refused(&error, "retention"), "{error}");
+            let error = log.plan_retention_of(one).unwrap_err();
+            assert!(is_refused(&error, "retention"), "{error}");
+            assert_eq!(log.enforce_retention().unwrap().deleted, []);
+            assert_eq!(read(&log), sent);
+        });
+    });
+}
+
+#[test]
+fn a_compacted_log_is_refused_for_dead_letters_before_any_is_lost() {
+    in_both_modes(0..1, |case| {
+        run(&world_with(&case, case.options()), |world| {
+            let log = world.open();
+            for policy in [CleanupPolicy::Compact, CleanupPolicy::CompactAndDelete] {
+                let host = std::sync::Arc::new(world.machine.clone());
+                let options = case.options().cleanup_policy(policy);
+                let path = format!("/data/{policy:?}");
+                let dead = duralog::testing::open(host, &options, &path).unwrap();
+                let built = log.consumer("billing").dead_letters(&dead).build();
+                let error = built.unwrap_err();
+                assert!(is_refused(&error, "dead_letters"), "{error}");
+                assert!(error.to_string().contains(&path), "{error}");
+            }
+            assert!(log.groups().unwrap().is_empty(), "it is not even made");
         });
     });
 }

@@ -323,6 +323,7 @@ fn what_may_go_by_the_limit_goes_before_anything_is_dropped_or_refused() {
                     group.commit_offset(log.log_end_offset()).unwrap();
                     world.machine.sleep(Duration::from_millis(20));
                 }
+                settle(world);
                 let stats = log.stats();
                 let lost = stats.lost_to_drop_oldest + stats.lost_to_retention;
                 assert_eq!(
