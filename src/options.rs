@@ -332,7 +332,7 @@ impl LogOptions {
     /// warned, until it commits again: one that is forgotten does not fill the disk. At least a
     /// millisecond; by default groups count for ever. As with
     /// [`max_age`](Retention::max_age), the time advances by the monotonic clock while the log is
-    /// open.
+    /// open, and what it held back goes within a second or so.
     #[doc(alias = "offsets.retention.minutes")]
     pub fn groups_stale_after(mut self, time: Duration) -> Self {
         self.stored.stale_after = Some(time);

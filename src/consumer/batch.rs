@@ -76,7 +76,9 @@ impl<'a> Batch<'a> {
     /// Notes that `record` could not be processed: from now on the consumer commits nothing beyond
     /// it ([`ErrorKind::RecordFailed`](crate::ErrorKind::RecordFailed)), until
     /// [`Consumer::seek_to_committed`](crate::Consumer::seek_to_committed), after which it comes
-    /// again. (A [`Reader`](crate::Reader) has no commits to refuse.)
+    /// again. (A [`Reader`](crate::Reader) has no commits to refuse, and with
+    /// [`commit_before_processing`](crate::ConsumerBuilder::commit_before_processing) the record was
+    /// committed before it came.)
     pub fn fail(&self, record: &RecordRef<'_>) {
         if let (Some(failed), Some(offset)) = (self.failed, record.offset) {
             failed.fail(offset);

@@ -48,8 +48,8 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Where a *new* group starts; by default at the earliest record. A group that has committed
-    /// goes on from there.
+    /// Where a *new* group starts; by default at the earliest record. That is its committed offset
+    /// once it is built; a group that was built before goes on from its own.
     pub fn start(mut self, start: Start) -> Self {
         self.reader = self.reader.start(start);
         self

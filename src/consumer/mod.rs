@@ -83,6 +83,14 @@ use crate::{
 /// | [`commit_before_processing`](ConsumerBuilder::commit_before_processing) | at most once | loses what was not processed |
 /// | results and offset stored together elsewhere, then [`seek`](Consumer::seek) there | effectively once | neither |
 ///
+/// # Going elsewhere
+///
+/// | | position | what is committed | a record that [failed](Batch::fail) |
+/// |---|---|---|---|
+/// | [`seek`](Consumer::seek), and to the beginning, the end, a time | as asked for | stays | still keeps commits from passing it |
+/// | [`seek_to_committed`](Consumer::seek_to_committed) | the committed offset | stays | forgotten: it comes again |
+/// | [`rewind`](Consumer::rewind) | as asked for | the same | forgotten: it comes again |
+///
 /// # Concurrency
 ///
 /// A consumer is for one thread at a time; a group has one live consumer.
@@ -97,7 +105,8 @@ pub struct Consumer {
 impl Consumer {
     /// Waits up to `timeout` for records, and returns those there are, borrowed. Returns at once
     /// if there are any, or a [gap](Batch::gaps); an empty batch when the time is over, or when
-    /// another thread [says so](Consumer::handle).
+    /// another thread [says so](Consumer::handle). A batch ends with its segment at the latest, so it
+    /// may have fewer records than there are and were allowed.
     ///
     /// # Errors
     ///
@@ -290,8 +299,9 @@ impl Consumer {
         self.commits.losses()
     }
 
-    /// That the group went on elsewhere than at its committed offset, as that was of no use;
-    /// `None` once there was a commit.
+    /// That the group went on elsewhere than at its committed offset, as that lay beyond the end of
+    /// the log or its file was damaged; `None` once there was a commit. (What retention has taken is
+    /// told as a [gap](Batch::gaps).)
     pub fn reset(&self) -> Option<&Reset> {
         self.commits.reset.as_ref()
     }

@@ -17,7 +17,7 @@ pub enum Start {
     Earliest,
     /// Behind the last record there is: only what is appended from then on.
     Latest,
-    /// At this offset.
+    /// At this offset: from the log start offset to the log end offset, else it is refused.
     At(Offset),
     /// At the first record that was appended at this time or later: see
     /// [`Log::offset_for_timestamp`](crate::Log::offset_for_timestamp).
@@ -52,8 +52,8 @@ pub(crate) fn check_offset(requested: Offset, start: Offset, end: Offset) -> Res
 }
 
 /// What a group does whose committed offset is of no use: retention has passed it, it lies beyond
-/// the end of the log, or its file is damaged in both slots. Each case is reported: see
-/// [`Batch::gaps`](crate::Batch::gaps) and [`Batch::reset`](crate::Batch::reset).
+/// the end of the log, or its file is damaged in both slots. Each case is reported: the first by
+/// [`Batch::gaps`](crate::Batch::gaps), the others by [`Batch::reset`](crate::Batch::reset).
 ///
 /// (Where a *new* group begins is [`Start`]; in Kafka both are one setting, whose default skips
 /// records.)
@@ -71,7 +71,8 @@ pub enum OffsetReset {
     Error,
 }
 
-/// A group went on elsewhere than at its committed offset, by [`OffsetReset`].
+/// A group went on elsewhere than at its committed offset, by [`OffsetReset`], and not because
+/// retention has passed that.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reset {
