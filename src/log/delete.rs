@@ -110,8 +110,7 @@ impl Shared {
             // It came with what stands in the segment.
             return Ok(());
         }
-        let synced = self.site.directory.sync();
-        synced.map_err(|error| self.fail_sync(&self.site.dir, error))
+        self.sync_directory()
     }
 
     /// Takes segments out of the log. Nobody seals one of them from then on: the index that is made
@@ -151,9 +150,8 @@ impl Shared {
             pace.doomed.0.pop_front();
             removed += 1;
         }
-        if removed > 0 && self.sync_kind().is_some() {
-            let synced = self.site.directory.sync();
-            synced.map_err(|error| self.fail_sync(&self.site.dir, error))?;
+        if removed > 0 {
+            self.sync_directory()?;
         }
         result.map(|()| pace.doomed.is_empty())
     }

@@ -13,6 +13,7 @@
 //! while does it sleep until it is woken, by the first append after that; and it wakes `settle`.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc, OnceLock,
@@ -38,7 +39,7 @@ pub(crate) struct Maintenance {
     /// ...or does not know yet of records that are not durable.
     pub(super) settle_unaware: AtomicBool,
     /// Durable segments that have no footer yet.
-    pub(super) sealable: Mutex<Vec<Arc<Segment>>>,
+    pub(super) sealable: Mutex<VecDeque<Arc<Segment>>>,
     /// Held while they are sealed.
     pub(super) sealing: Mutex<()>,
     pub(super) ahead_pace: Mutex<AheadPace>,
@@ -85,8 +86,7 @@ impl Maintenance {
 
     /// Takes out the oldest.
     pub(super) fn next_sealable(&self) -> Option<Arc<Segment>> {
-        let mut sealable = self.sealable.lock();
-        (!sealable.is_empty()).then(|| sealable.remove(0))
+        self.sealable.lock().pop_front()
     }
 
     pub(crate) fn add_sealable(&self, segments: Vec<Arc<Segment>>) {

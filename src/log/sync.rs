@@ -409,6 +409,19 @@ impl Drop for Leader<'_> {
 }
 
 impl Shared {
+    /// Makes durable what was created, renamed or removed in the log's directory, where it syncs.
+    ///
+    /// # Errors
+    ///
+    /// `SyncFailed`: the log is latched.
+    pub(super) fn sync_directory(&self) -> Result<()> {
+        if self.sync_kind().is_none() {
+            return Ok(());
+        }
+        let synced = self.site.directory.sync();
+        synced.map_err(|error| self.fail_sync(&self.site.dir, error))
+    }
+
     /// Latches the log and notes that in the checkpoint, so that the next opening does not trust
     /// the page cache to hold what was written.
     pub(super) fn fail_sync(&self, path: &Path, error: std::io::Error) -> Error {

@@ -14,7 +14,6 @@ use super::rewrite::Finished;
 use crate::{
     error::{Error, Result},
     log::{Shared, segments::Segment},
-    slot_file::sync_dir,
 };
 
 impl Shared {
@@ -35,7 +34,7 @@ impl Shared {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", &index, error));
             }
-            _ => self.sync_cleaned()?,
+            _ => self.sync_directory()?,
         }
         old.retire(host, self.copies())?;
         if let Err(error) = host.replace(&new.path, &old.path) {
@@ -45,7 +44,7 @@ impl Shared {
         let bytes = new.frames_end;
         let path = old.path.clone();
         let segment = Segment::at_rest(path, old.base, old.previous_end, Some(new.header), bytes);
-        let synced = self.sync_cleaned();
+        let synced = self.sync_directory();
         if synced.is_ok() {
             // Without one, it is made when it is needed.
             let stored = segment.put_entries(host, &new.entries, self.sync_kind());
@@ -54,13 +53,5 @@ impl Shared {
         self.segments.replace(old, segment);
         self.counters.note_room();
         synced.map(|()| true)
-    }
-
-    /// What was renamed or removed is durable.
-    fn sync_cleaned(&self) -> Result<()> {
-        if self.sync_kind().is_none() {
-            return Ok(());
-        }
-        self.latch_on_failure(sync_dir(&*self.site.host, &self.site.dir))
     }
 }
