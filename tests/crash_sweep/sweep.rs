@@ -42,13 +42,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     workloads.chain(hardware::ALL.iter().map(|(name, _)| *name))
 }
 
-/// All jobs, for this many seeds.
+/// All jobs, for this many seeds. The long ones come first, so that no thread has to wait for
+/// another one at the end.
 pub fn jobs(seeds: u64) -> Vec<Job> {
     let modes = [WriteMode::Mapped, WriteMode::Buffered];
-    (0..seeds)
+    let jobs = (0..seeds)
         .flat_map(|seed| modes.map(|mode| (seed, mode)))
-        .flat_map(|(seed, mode)| names().map(move |name| Job { name, mode, seed }))
-        .collect()
+        .flat_map(|(seed, mode)| names().map(move |name| Job { name, mode, seed }));
+    let mut jobs: Vec<_> = jobs.collect();
+    jobs.reverse();
+    jobs
 }
 
 impl fmt::Display for Job {
