@@ -12,7 +12,7 @@ use duralog::{
     },
 };
 
-use super::common::{Entry, left, producer, read_from, text, try_read_from, world_with};
+use super::common::{Entry, left, producer, text, try_read_from, world_with};
 use crate::{
     common::{Case, in_both_modes, run},
     sim::{oracle::Oracle, world::World},
@@ -69,6 +69,17 @@ enum End {
     Closed(Disk),
     Process(Disk),
     Power(Disk),
+}
+
+/// Where the log starts, and all that is there: read while nothing is deleted.
+fn read_all(log: &Log) -> (u64, Vec<Entry>) {
+    loop {
+        let start = log.log_start_offset().get();
+        let found = try_read_from(log, start);
+        if log.log_start_offset() == start {
+            return (start, found.unwrap());
+        }
+    }
 }
 
 fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
@@ -147,14 +158,13 @@ impl Model {
         self.deleted.start = start;
     }
 
-    /// All that is there, once nothing is deleted meanwhile.
+    /// All that is there.
     fn read(&mut self, log: &Log, now: Duration) -> Vec<Entry> {
         loop {
             self.follow(log, now, true);
-            let start = self.deleted.start;
-            let found = try_read_from(log, start);
-            if log.log_start_offset().get() == start {
-                return found.unwrap();
+            let (start, found) = read_all(log);
+            if start == self.deleted.start {
+                return found;
             }
         }
     }
@@ -219,7 +229,7 @@ impl Model {
 
     /// After a power cut: what was durable is there; what was not may be gone.
     fn lose(&mut self, log: &Log) {
-        let found = read_from(log, log.log_start_offset().get());
+        let (_, found) = read_all(log);
         let durable = self.durable;
         let end = found.iter().map(|entry| entry.0 + 1).max().unwrap_or(0);
         self.sent
