@@ -229,8 +229,13 @@ pub enum ErrorKind {
     EmptyBatch,
     /// A record without a key, for a log that is compacted: that keeps the last record of each key.
     /// Nothing was appended.
-    #[error("the log is compacted: every record needs a key")]
-    NoKey,
+    #[error("record {index} (from 0) of those sent has no key, and {} is compacted", path.display())]
+    NoKey {
+        /// The directory of the log.
+        path: PathBuf,
+        /// Which of the records that were sent together, counted from 0.
+        index: usize,
+    },
     /// The log's [`CleanupPolicy`](crate::CleanupPolicy) does not compact it.
     #[error("{} is not compacted, by its cleanup policy", path.display())]
     NotCompacted {

@@ -274,7 +274,7 @@ impl Producer {
         let borrowed = record.as_record();
         let plain = borrowed.value.filter(|_| borrowed.is_plain());
         let len = plain.map_or_else(|| body::record_len(&borrowed), <[u8]>::len);
-        self.check_record(&borrowed, len)?;
+        self.check_record(&borrowed, 0, len)?;
         if let Path::Buffered(buffered) = &self.path {
             return buffered.send(&borrowed, acks, patience);
         }
@@ -305,9 +305,9 @@ impl Producer {
         if records.is_empty() {
             return Err(ErrorKind::EmptyBatch.into());
         }
-        for record in records {
+        for (index, record) in records.iter().enumerate() {
             let record = record.as_record();
-            self.check_record(&record, body::record_len(&record))?;
+            self.check_record(&record, index, body::record_len(&record))?;
         }
         Ok(())
     }
@@ -345,10 +345,10 @@ impl Producer {
     }
 
     #[inline]
-    fn check_record(&self, record: &RecordRef<'_>, len: usize) -> Result<()> {
+    fn check_record(&self, record: &RecordRef<'_>, index: usize, len: usize) -> Result<()> {
         let config = &self.log.site.config;
         if record.key.is_none() && config.compaction.policy.compacts() {
-            return Err(ErrorKind::NoKey.into());
+            return Err(no_key(&self.log, index));
         }
         let limit = config.max_record_bytes;
         if len > limit {
@@ -380,6 +380,12 @@ impl Producer {
             .fetch_add(1, Ordering::Relaxed);
         SendError::new(record, error)
     }
+}
+
+#[cold]
+fn no_key(log: &LogHandle, index: usize) -> Error {
+    let path = log.site.dir.clone();
+    ErrorKind::NoKey { path, index }.into()
 }
 
 #[cold]
