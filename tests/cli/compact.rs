@@ -124,5 +124,5 @@ fn a_line_without_a_key_is_refused_by_a_compacted_log() {
         .done();
     place
         .feed("produce", [], "plain\n")
-        .failed(1, "needs a key");
+        .failed(1, "has no key");
 }
