@@ -122,7 +122,5 @@ fn a_line_without_a_key_is_refused_by_a_compacted_log() {
     place
         .feed("produce", ["--key-separator", "="], "a=1\n")
         .done();
-    place
-        .feed("produce", [], "plain\n")
-        .failed(1, "has no key");
+    place.feed("produce", [], "plain\n").failed(1, "has no key");
 }

@@ -35,7 +35,9 @@ use tally::Tally;
 const SEEDS: u64 = 2;
 /// ...and images that this has to look at, at least.
 const ENOUGH: usize = 50_000;
-const THREADS: usize = 2;
+/// More than CI has cores: the threads of a simulated machine run one at a time, and it takes a while
+/// for one to wake the next.
+const THREADS: usize = 4;
 
 #[derive(Debug)]
 struct Arguments {
