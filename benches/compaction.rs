@@ -169,8 +169,12 @@ fn appends(dir: &Path, beside: Beside, mib: u64, seconds: u64) -> Anyhow<Histogr
             if beside == Beside::OnDemand {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        log.compact().expect("compact");
+                        let report = log.compact().expect("compact");
                         compactions.fetch_add(1, Ordering::Relaxed);
+                        if report.replaced == 0 {
+                            // Until there is something to do again.
+                            thread::sleep(Duration::from_millis(100));
+                        }
                     }
                 });
             }
