@@ -35,6 +35,15 @@ struct Reached {
     synced: (u64, Offset),
 }
 
+impl Reached {
+    fn note_written(&mut self, generation: u64, committed: Offset, is_synced: bool) {
+        self.written = (generation, committed);
+        if is_synced {
+            self.synced = self.written;
+        }
+    }
+}
+
 impl GroupShared {
     /// Of a file whose newest state is durable.
     pub(super) fn new(id: u64, file: &SlotFile, committed: Offset) -> Arc<Self> {
@@ -91,10 +100,7 @@ impl GroupShared {
             self.latch(error);
         }
         written?;
-        reached.written = (file.generation(), committed);
-        if sync.is_some() {
-            reached.synced = reached.written;
-        }
+        reached.note_written(file.generation(), committed, sync.is_some());
         Ok(())
     }
 
@@ -116,10 +122,7 @@ impl GroupShared {
             file.note_synced();
         }
         file.write_both(payload, sync)?;
-        reached.written = (file.generation(), committed);
-        if sync.is_some() {
-            reached.synced = reached.written;
-        }
+        reached.note_written(file.generation(), committed, sync.is_some());
         Ok(())
     }
 

@@ -58,6 +58,8 @@ impl Segment {
         let stored = self.put_index(host, &path, &bytes, sync);
         if stored.is_err() {
             drop(host.remove_file(&path));
+            // There may be one of a segment that was taken out.
+            drop(host.remove_file(&self.index_path()));
         }
         match stored {
             Err(error) if error.is_latched() => Err(error),
