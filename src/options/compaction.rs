@@ -98,8 +98,7 @@ impl LogOptions {
     }
 
     /// *Stored.* Most memory for the keys that a compaction remembers, in bytes; 64 KiB to 4 GiB, by default
-    /// [128 MiB](DEFAULT_COMPACTION_MEMORY), which holds some 3.5 million keys of 16 bytes (64 KiB hold
-    /// some 1,250). With more keys
+    /// [128 MiB](DEFAULT_COMPACTION_MEMORY), which holds some 3.5 million keys of 16 bytes. With more keys
     /// the log is read once for each part of them that fits, however often each key was sent. A key
     /// that is larger than all this is remembered alone, and takes what it takes.
     #[doc(alias = "log.cleaner.dedupe.buffer.size")]
